@@ -3,19 +3,21 @@
 Pixels follow one convention: uint8 RGB, channels last, on disk and at every public function. A model takes uint8
 `[B, H, W, 3 * n]` (n frames in time order, without the middle one) and returns float32 `[B, H, W, 3]` in [0, 1].
 
-Importing this module is cheap: keras, matplotlib, imageio, fsspec and gdown are imported by the functions that use them.
+Importing this module is cheap: keras, matplotlib, imageio, fsspec and gdown are imported inside functions.
 """
 
 from __future__ import annotations
 
 import configparser
+import copy
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import shutil
-import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,6 +95,25 @@ def dataset_name(dataset: str) -> str:
     return dataset if dataset in ("mot17", "sample") else Path(dataset).expanduser().resolve().name
 
 
+def shown(path: Path) -> str:
+    """Return a path as it is shown to a reader: relative to the repository or to the current folder if inside one."""
+    for base in (ROOT, Path.cwd()):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return f"work/{path.relative_to(work())}" if path.is_relative_to(work()) else str(path)
+
+
+def digest(content: str | bytes) -> str:
+    """Return a short fingerprint of a text."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:12]
+
+
+def changes(old: dict, new: dict) -> str:
+    """Name the settings that differ: "seed: 0 -> 1; crop: 64 -> 48"."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in names)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file under its final name only when it is whole (write beside it, then rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,28 +123,26 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def is_finished(folder: Path, settings: dict) -> bool:
-    """Say whether the stage that fills `folder` has finished with these settings, and print which way it was decided.
+    """Say whether the stage that fills `folder` has finished with these settings; print which differ if it has not.
 
-    A stage is finished when its marker `stage.json` is there: it is written last, by `mark_finished`. Settings that
-    differ are named, so that a rebuild never comes as a surprise.
+    A stage is finished when its marker is there (`stage.json`, or `<name>.json` beside a single file): `mark_finished`
+    writes it last.
     """
+    marker = folder if folder.suffix == ".json" else folder / "stage.json"
     try:
-        marker = json.loads((folder / "stage.json").read_text())
-    except (FileNotFoundError, ValueError):
+        made_with = json.loads(marker.read_text())["settings"]
+    except (FileNotFoundError, ValueError, KeyError):
         return False
     settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-    if marker["settings"] == settings:
-        return True
-    names = sorted(set(marker["settings"]) | set(settings))
-    changed = [n for n in names if marker["settings"].get(n) != settings.get(n)]
-    told = "; ".join(f"{n}: {marker['settings'].get(n)!r} -> {settings.get(n)!r}" for n in changed)
-    print(f"rebuilding {folder}: {told}")
-    return False
+    if made_with != settings:
+        print(f"rebuilding {shown(folder)}: {changes(made_with, settings)}")
+    return made_with == settings
 
 
 def mark_finished(folder: Path, settings: dict, **facts) -> None:
     """Mark the stage that fills `folder` as finished with these settings; `facts` are kept beside them."""
-    write_whole(folder / "stage.json", json.dumps({"settings": settings, **facts}, indent=1))
+    marker = folder if folder.suffix == ".json" else folder / "stage.json"
+    write_whole(marker, json.dumps({"settings": settings, **facts}, indent=1))
 
 
 def check_disk(folder: Path, needed: int, what: str) -> None:
@@ -135,6 +154,55 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
             f"{what} needs {needed / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB free. "
             "Free some space, choose fewer SEQUENCES, or set VFI_WORK to a folder on another disk."
         )
+
+
+def use_drive(folder: str = "/content/drive/MyDrive/vfi-dncnn") -> None:
+    """Keep a copy of runs and shrunken frames on Google Drive, where the next notebook's machine finds them.
+
+    Work goes on on the local disk, which is fast and does not drop; what is finished is copied to Drive.
+
+    Raises:
+        RuntimeError: if this is not Colab.
+    """
+    if not on_colab():
+        raise RuntimeError("DRIVE = True mounts Google Drive, which only Colab can. Elsewhere, set VFI_WORK instead.")
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    os.environ["VFI_DRIVE"] = folder
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, or the files of a folder and of its folders, each by rename; those that look the same are kept."""
+    for file in [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file()):
+        copied = target / file.relative_to(source) if source.is_dir() else target
+        there = copied.stat() if copied.exists() else None
+        if there is None or there.st_size != file.stat().st_size or there.st_mtime < file.stat().st_mtime:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied.with_name(copied.name + ".part"))
+            copied.with_name(copied.name + ".part").replace(copied)
+
+
+def to_drive(path: Path) -> None:
+    """Copy a file or folder of `work/` to the Drive that `use_drive` chose; a Drive that drops stops nothing."""
+    if os.environ.get("VFI_DRIVE"):
+        try:
+            copy_whole(path, Path(os.environ["VFI_DRIVE"], path.relative_to(work())))
+        except OSError as error:
+            print(f"Drive does not answer ({error}); {shown(path)} is safe here and is copied at the next chance")
+
+
+def from_drive(path: Path) -> bool:
+    """Bring a file or folder of `work/` back from Drive, if a copy is there; say whether it was."""
+    if not os.environ.get("VFI_DRIVE"):
+        return False
+    kept = Path(os.environ["VFI_DRIVE"], path.relative_to(work()))
+    if not kept.exists():
+        return False
+    print(f"bringing {shown(path)} back from Drive")
+    copy_whole(kept, path)
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,3 +218,877 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Footage: one door for all
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_options) -> Path:
+    """Return the folder that holds the data set's footage, fetching, drawing or importing what is not there yet.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        sequences: MOT17 sequences to fetch, such as `["MOT17-02", "MOT17-01"]`. None: those chosen the last time, else
+            all 14.
+        **mot17_options: passed on to `get_mot17`.
+
+    Returns:
+        A folder with `<split>/<sequence>/img1/%06d.jpg`; a folder of yours that has this layout is used where it is.
+    """
+    dataset = choose_dataset(dataset)
+    folder = work("footage", dataset_name(dataset))
+    if dataset == "mot17":
+        chosen = folder / "chosen.json"
+        if sequences is None and chosen.exists():
+            sequences = json.loads(chosen.read_text())
+        get_mot17(folder, sequences, **mot17_options)
+        write_whole(chosen, json.dumps(sequences))
+    elif dataset == "sample":
+        draw_sample(folder)
+    elif next(Path(dataset).expanduser().glob("t*/*/img1"), None):
+        return Path(dataset).expanduser().resolve()
+    else:
+        import_videos(Path(dataset).expanduser(), folder)
+    return folder
+
+
+def draw_sample(folder: Path) -> None:
+    """Draw the sample street (see `assets/sample_street.py`) into `folder`; sequences already drawn are kept."""
+    specification = importlib.util.spec_from_file_location("sample_street", ASSETS / "sample_street.py")
+    street = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(street)
+    settings = {"frames": 19 if fast() else 60, "drawn_by": digest((ASSETS / "sample_street.py").read_bytes())}
+    for name, (split, camera) in street.SEQUENCES.items():
+        if not is_finished(folder / split / name, settings):
+            print(f"drawing {name} ({split}, {camera} camera, {settings['frames']} frames)", flush=True)
+            street.draw_sequence(folder / split / name, name, settings["frames"])
+            mark_finished(folder / split / name, settings)
+
+
+def list_sequences(footage: Path) -> pd.DataFrame:
+    """List the sequences of a footage folder, one copy of each (MOT17 holds every image once for each detector).
+
+    Args:
+        footage: holds `<split>/<sequence>/img1/`, with or without `seqinfo.ini`.
+
+    Returns:
+        One row a sequence: split, sequence, frames (images found), promised (what `seqinfo.ini` or MOT17's table says),
+        width, height (px), fps, camera ("fixed", "moving" or "" if not known yet), folder.
+
+    Raises:
+        FileNotFoundError: if there is not one sequence.
+    """
+    rows = {}
+    for images in sorted(footage.glob("t*/*/img1")):
+        folder, split = images.parent, images.parent.parent.name
+        info = configparser.ConfigParser()
+        info.read(folder / "seqinfo.ini")
+        info = info["Sequence"] if "Sequence" in info else {}
+        name = "-".join(folder.name.split("-")[:2]) if folder.name.startswith("MOT17-") else folder.name
+        files = image_files(folder)
+        if split not in ("train", "test") or (split, name) in rows or not files:
+            continue
+        known = MOT17.get(name, (split, len(files), 0, 0, 30, ""))
+        rows[split, name] = {
+            "split": split,
+            "sequence": name,
+            "frames": len(files),
+            "promised": int(info.get("seqLength", known[1])),
+            "width": int(info.get("imWidth", known[2])),
+            "height": int(info.get("imHeight", known[3])),
+            "fps": float(info.get("frameRate", known[4])),
+            "camera": info.get("camera", known[5]),
+            "folder": folder,
+        }
+    if not rows:
+        raise FileNotFoundError(
+            f"No footage in {footage}: looked for <train or test>/<sequence>/img1/*.jpg. Run notebook 01, or set "
+            "DATASET = 'sample'."
+        )
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["split"] == "test", row["sequence"])))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frames and windows
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a sequence (its `img1`) or of a plain folder, in the order of their names."""
+    folder = Path(folder)
+    folder = folder / "img1" if (folder / "img1").is_dir() else folder
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def read_frame(path: Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
+    """Read an image, shrunk by area averaging; uint8 `[H, W, 3]`, RGB, 0-255.
+
+    A JPEG decoder can shrink by 2, 4 or 8 while it decodes, at a fraction of the cost. It is asked for no less than
+    three times the size wanted, and the box filter does the rest: 1920x1080 -> 480x270 -> 160x90.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.draft("RGB", (3 * size[0], 3 * size[1]))
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX))
+
+
+def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
+    """Load all frames of a MOT17-shaped sequence, or of a plain folder of images.
+
+    Args:
+        folder: holds `img1/*.jpg`, or the images themselves; they are taken in the order of their names.
+        size: `(width, height)` in px to shrink to.
+
+    Returns:
+        uint8 `[T, H, W, 3]`, RGB, 0-255.
+
+    Raises:
+        FileNotFoundError: if there is no image.
+        OSError: if one cannot be read; it is named.
+    """
+    files = image_files(folder)
+    if not files:
+        raise FileNotFoundError(f"No images (.jpg, .png) in {folder} or in its img1. Run notebook 01, or name another.")
+    frames = np.empty((len(files), size[1], size[0], 3), np.uint8)
+
+    def read_into(index: int) -> None:
+        try:
+            frames[index] = read_frame(files[index], size)
+        except OSError as error:
+            raise OSError(f"{files[index]} cannot be read ({error}). Delete it and run notebook 01 again.") from error
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(read_into, range(len(files))))
+    return frames
+
+
+def build_windows(lengths: dict[str, int], window: int = WINDOW, stride: int = STRIDE) -> pd.DataFrame:
+    """List the windows of consecutive frames: indices only, never across two sequences.
+
+    Args:
+        lengths: number of frames of each sequence.
+        window: frames in a window, odd; the middle one is the target.
+        stride: frames from the start of one window to the start of the next.
+
+    Returns:
+        A row a window: sequence, start (index of its first frame, from 0), middle (of its target).
+
+    Raises:
+        ValueError: if `window` is not an odd number of at least 3, `stride` is below 1, or a length is negative.
+    """
+    if window < 3 or window % 2 == 0 or stride < 1:
+        raise ValueError(f"window = {window} must be odd and at least 3, and stride = {stride} at least 1.")
+    if any(length < 0 for length in lengths.values()):
+        raise ValueError(f"A sequence cannot have fewer than 0 frames: {lengths}.")
+    rows = [
+        (sequence, start, start + window // 2)
+        for sequence, length in lengths.items()
+        for start in range(0, length - window + 1, stride)
+    ]
+    table = pd.DataFrame(rows, columns=["sequence", "start", "middle"])
+    return table.astype({"sequence": str, "start": int, "middle": int})
+
+
+def moving_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Say which pixels move: those whose largest channel difference exceeds 8.
+
+    Args:
+        before, after: uint8 `[..., H, W, 3]`, the frames at t-1 and t+1.
+
+    Returns:
+        bool `[..., H, W]`.
+    """
+    return np.abs(before.astype(np.int16) - after).max(axis=-1) > 8
+
+
+def guess_camera(frames: np.ndarray) -> str:
+    """Guess whether a camera moves from how much of its picture does: uint8 `[T, H, W, 3]` -> "fixed" or "moving"."""
+    times = np.linspace(1, len(frames) - 2, num=min(24, max(len(frames) - 2, 1)), dtype=int)
+    shares = [moving_pixels(frames[t - 1], frames[t + 1]).mean() for t in times]
+    return "moving" if np.median(shares) > 0.2 else "fixed"
+
+
+def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tuple = LEFT_OUT) -> pd.DataFrame:
+    """Shrink a data set's footage to 160x90 once and list its windows (the whole of notebook 02).
+
+    Writes `frames/<dataset>/<split>/<sequence>.npy` (uint8 `[T, 90, 160, 3]`) and `windows.csv` under `work/`. A
+    sequence that is done is kept; one that is shorter than a window is reported and yields none.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        footage: where its footage is; None asks `get_footage`.
+        leave_out: sequences that get no windows.
+
+    Returns:
+        The table of `list_sequences` with the number of windows, without the column `folder`.
+    """
+    dataset = choose_dataset(dataset)
+    table = list_sequences(footage or get_footage(dataset))
+    folder = work("frames", dataset_name(dataset))
+    for index, row in table.iterrows():
+        target = folder / row.split / f"{row.sequence}.npy"
+        files = image_files(row.folder)
+        settings = {"size": FRAME_SIZE, "frames": len(files), "bytes": sum(f.stat().st_size for f in files)}
+        if not (target.exists() and is_finished(target.with_suffix(".json"), settings)):
+            started = time.perf_counter()
+            frames = load_frames(row.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target.with_suffix(".part"), "wb") as part:
+                np.save(part, frames)
+            target.with_suffix(".part").replace(target)
+            mark_finished(target.with_suffix(".json"), settings, camera=row.camera or guess_camera(frames))
+            seconds = time.perf_counter() - started
+            print(f"{row.split}/{row.sequence}: {len(files)} frames, {len(files) / seconds:.0f} a second", flush=True)
+        table.loc[index, "camera"] = json.loads(target.with_suffix(".json").read_text())["camera"]
+        if row.frames != row.promised:
+            print(f"{row.split}/{row.sequence}: {row.frames} of {row.promised} frames are there; they are used")
+        if row.frames < WINDOW:
+            print(f"{row.split}/{row.sequence}: shorter than a window of {WINDOW} frames, so it yields no window")
+    windows = []
+    for split, part in table.groupby("split", sort=False):
+        part = part[~part.sequence.isin(leave_out)].set_index("sequence")
+        rows = build_windows(part.frames.to_dict())
+        windows.append(rows.assign(split=split, camera=rows.sequence.map(part.camera)))
+    windows = pd.concat(windows)[["split", "sequence", "camera", "start", "middle"]]
+    write_whole(folder / "windows.csv", windows.to_csv(index=False))
+    counts = windows.groupby(["split", "sequence"]).size()
+    table["windows"] = [int(counts.get((row.split, row.sequence), 0)) for row in table.itertuples()]
+    return table.drop(columns="folder")
+
+
+def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Return the shrunken frames and the windows of one split, building them if notebook 02 has not.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        split: "train" or "test".
+
+    Returns:
+        frames: sequence -> uint8 `[T, 90, 160, 3]`, RGB, memory-mapped and read-only.
+        windows: a row a window: split, sequence, camera, start, middle.
+
+    Raises:
+        FileNotFoundError: if the split has no window.
+    """
+    dataset = choose_dataset(dataset)
+    folder = work("frames", dataset_name(dataset))
+    if not (folder / "windows.csv").exists() and from_drive(packed := folder.with_suffix(".zip")):
+        unpack_frames(packed, dataset)
+    if (folder / "windows.csv").exists():
+        print(f"using the frames in {shown(folder)}")
+    else:
+        print("no frames here yet: doing what notebooks 01 and 02 do")
+        build_frames(dataset)
+    windows = pd.read_csv(folder / "windows.csv", dtype={"sequence": str}).query("split == @split")
+    if windows.empty:
+        raise FileNotFoundError(
+            f"No {split} window in {folder / 'windows.csv'}: no sequence under {split}/ has {WINDOW} frames. Add "
+            "footage and run notebooks 01 and 02 again."
+        )
+    names = windows.sequence.unique()
+    frames = {name: np.load(folder / split / f"{name}.npy", mmap_mode="r") for name in names}
+    return frames, windows.reset_index(drop=True)
+
+
+def pack_frames(dataset: str = "") -> Path:
+    """Pack a data set's shrunken frames and windows into one zip, to share or to keep on Drive; return its path."""
+    folder = work("frames", dataset_name(choose_dataset(dataset)))
+    part = shutil.make_archive(str(folder) + ".part", "zip", folder)
+    packed = Path(part).replace(folder.with_suffix(".zip"))
+    to_drive(packed)
+    return packed
+
+
+def unpack_frames(packed: Path, dataset: str = "") -> None:
+    """Unpack what `pack_frames` packed; the data set counts as there only when all of it is.
+
+    Raises:
+        ValueError: if the file is not such a zip.
+    """
+    folder = work("frames", dataset_name(choose_dataset(dataset)))
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.unpack_archive(packed, part, "zip")
+    except shutil.ReadError as error:
+        raise ValueError(f"{packed} is not a zip of frames ({error}). Delete it, and pack the frames again.") from error
+    if not (part / "windows.csv").exists():
+        raise ValueError(f"{packed} holds no windows.csv: it was not made by notebook 02. Delete it.")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+def split_middle(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take the middle frame out of each window: `[B, 2k + 1, ...]` -> neighbours `[B, 2k, ...]`, middles `[B, ...]`."""
+    middle = windows.shape[1] // 2
+    return np.delete(windows, middle, axis=1), windows[:, middle]
+
+
+def take_windows(frames: dict[str, np.ndarray], windows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Copy windows out of the frames.
+
+    Returns:
+        neighbours: uint8 `[N, n, H, W, 3]`, in time order, the middle frame not among them.
+        targets: uint8 `[N, H, W, 3]`, the middle frames.
+    """
+    return split_middle(
+        np.stack([frames[row.sequence][row.start : 2 * row.middle - row.start + 1] for row in windows.itertuples()])
+    )
+
+
+def spread(windows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return `count` windows evenly spread over the table (all of them if there are fewer)."""
+    return windows.iloc[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Models
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
+    """Find a model: a path; yours in `work/` if that stage has run; else the one shipped in `assets/models/`.
+
+    Raises:
+        FileNotFoundError: naming where it looked and the notebook to run.
+    """
+    name = str(name_or_path)
+    if name.endswith(".keras"):
+        places = [Path(name).expanduser()]
+    else:
+        yours = work("models", f"{name}.keras") if untrained else work("runs", name, "model.keras")
+        places = [yours, ASSETS / "models" / f"{name}.keras"]
+        if not yours.exists() and not untrained:
+            from_drive(yours.parent)
+    for place in places:
+        if place.exists():
+            return place
+    looked = " and ".join(shown(place) for place in places)
+    raise FileNotFoundError(
+        f"No model {name!r}: looked for {looked}. Run notebook {'03' if untrained else '04'}, or name another model."
+    )
+
+
+def load_model(name_or_path: str | Path):
+    """Load a trained model and say which: `load_model("dncnn")` takes your run's, else the shipped one.
+
+    Returns:
+        A `keras.Model`: uint8 `[B, H, W, 3 * n]` in, float32 `[B, H, W, 3]` in [0, 1] out.
+    """
+    import keras
+
+    path = model_file(name_or_path)
+    print(f"model {name_or_path}: {shown(path)}")
+    return keras.models.load_model(path, compile=False)
+
+
+def load_untrained(name: str):
+    """Load the untrained model that notebook 03 wrote; else take a shipped model's architecture, with fresh weights.
+
+    The initialisers' seeds are part of the architecture, so fresh weights are the same weights every time.
+    """
+    import keras
+
+    path = model_file(name, untrained=True)
+    model = keras.models.load_model(path, compile=False)
+    if path.is_relative_to(ASSETS):
+        print(f"untrained {name}: the architecture of {shown(path)} with fresh weights")
+        return type(model).from_config(model.get_config())
+    print(f"untrained {name}: {shown(path)}")
+    return model
+
+
+def frames_of(model) -> int:
+    """Return how many frames a model takes."""
+    return model.input_shape[-1] // 3
+
+
+def innermost(neighbours: np.ndarray, frames: int) -> np.ndarray:
+    """Stack the `frames` innermost neighbours as channels: `[B, n, H, W, 3]` -> `[B, H, W, 3 * frames]`.
+
+    Raises:
+        ValueError: if `neighbours` has another shape or type, or fewer frames than that.
+    """
+    if neighbours.ndim != 5 or neighbours.shape[-1] != 3 or neighbours.dtype != np.uint8:
+        raise ValueError(f"neighbours must be uint8 [B, n, H, W, 3], not {neighbours.dtype} {list(neighbours.shape)}.")
+    count = neighbours.shape[1]
+    if count < frames or (count - frames) % 2:
+        raise ValueError(f"The model takes {frames} frames around the middle one, and {count} neighbours were given.")
+    inner = neighbours[:, (count - frames) // 2 : (count + frames) // 2]
+    return np.concatenate(list(inner.swapaxes(0, 1)), axis=-1)
+
+
+def average(neighbours: np.ndarray) -> np.ndarray:
+    """Baseline: the rounded mean of the frames at t-1 and t+1; uint8 `[B, n, H, W, 3]` -> uint8 `[B, H, W, 3]`."""
+    before, after = np.split(innermost(neighbours, 2).astype(np.uint16), 2, axis=-1)
+    return ((before + after + 1) // 2).astype(np.uint8)
+
+
+def nearest(neighbours: np.ndarray) -> np.ndarray:
+    """Baseline: the frame at t-1, shown again; uint8 `[B, n, H, W, 3]` -> uint8 `[B, H, W, 3]`."""
+    return innermost(neighbours, 2)[..., :3]
+
+
+BASELINES = {"average": average, "nearest": nearest}
+
+
+def predict_middle(model, neighbours: np.ndarray, batch_size: int = 8) -> np.ndarray:
+    """Draw the middle frames.
+
+    Args:
+        model: a keras model, or a function of `neighbours` such as `average`.
+        neighbours: uint8 `[B, n, H, W, 3]`, RGB, n frames in time order, the middle one not among them. A model of
+            fewer frames takes its own innermost ones.
+        batch_size: windows that go through the model at once.
+
+    Returns:
+        uint8 `[B, H, W, 3]`, rounded and clipped.
+
+    Raises:
+        ValueError: if the neighbours have another shape or type, or are fewer than the model takes.
+    """
+    if not hasattr(model, "predict_on_batch"):
+        return model(neighbours)
+    stacked = innermost(neighbours, frames_of(model))
+    parts = [model.predict_on_batch(stacked[i : i + batch_size]) for i in range(0, len(stacked), batch_size)]
+    return np.rint(np.clip(np.concatenate(parts), 0, 1) * 255).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def gpu_name() -> str:
+    """Return the name of the GPU that keras will use, or "" if there is none."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        return tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU") if devices else ""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return next((device.device_kind for device in jax.devices() if device.platform == "gpu"), "")
+    return ""
+
+
+def training_budget() -> dict:
+    """Return the epochs, steps an epoch, batch size and crop (px) that suit this machine, for `train`.
+
+    On a GPU an epoch goes once through MOT17's 1320 windows. Without one the runs are short enough to wait for.
+    """
+    if fast():
+        return {"epochs": 2, "steps_per_epoch": 3, "batch_size": 2, "crop": 32}
+    if gpu_name():
+        return {"epochs": 120, "steps_per_epoch": 83, "batch_size": 16, "crop": 64}
+    return {"epochs": 8, "steps_per_epoch": 20, "batch_size": 8, "crop": 64}
+
+
+def crop_batches(
+    frames: dict[str, np.ndarray],
+    windows: pd.DataFrame,
+    model_frames: int,
+    batch_size: int,
+    crop: int,
+    seed: int,
+    first_step: int = 0,
+):
+    """Yield training batches for ever: random crops, flipped and reversed in time at random.
+
+    Batch k depends on the seed and on k alone, so a resumed run sees the batches that it would have seen. Each window
+    comes once before any comes again. Four batches are cut ahead by two threads.
+
+    Yields:
+        inputs: uint8 `[B, crop, crop, 3 * model_frames]`.
+        targets: float32 `[B, crop, crop, 3]` in [0, 1].
+    """
+    places = list(windows[["sequence", "start", "middle"]].itertuples(index=False))
+
+    def cut(step: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng([seed, step])
+        batch = []
+        for number in range(step * batch_size, (step + 1) * batch_size):
+            passed, position = divmod(number, len(places))
+            order = np.random.default_rng([seed, passed, 1]).permutation(len(places))
+            sequence, start, middle = places[order[position]]
+            height, width = frames[sequence].shape[1:3]
+            top, left = random.integers(height - crop + 1), random.integers(width - crop + 1)
+            window = frames[sequence][start : 2 * middle - start + 1, top : top + crop, left : left + crop]
+            in_time, down, across = random.choice([1, -1], size=3)
+            batch.append(window[::in_time, ::down, ::across])
+        neighbours, targets = split_middle(np.stack(batch))
+        return innermost(neighbours, model_frames), targets.astype(np.float32) / 255
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ahead = deque(pool.submit(cut, first_step + k) for k in range(4))
+        for step in itertools.count(first_step + 4):
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(cut, step))
+
+
+def charbonnier(target, prediction):
+    """Charbonnier loss, a smooth absolute difference (Charbonnier et al. 1994): mean of sqrt(d^2 + 0.001^2)."""
+    from keras import ops
+
+    return ops.mean(ops.sqrt(ops.square(prediction - target) + 1e-6), axis=(1, 2, 3))
+
+
+def mse(target, prediction):
+    """Mean squared error of each image, the article's loss."""
+    from keras import ops
+
+    return ops.mean(ops.square(prediction - target), axis=(1, 2, 3))
+
+
+LOSSES = {"charbonnier": charbonnier, "mse": mse}
+
+
+def psnr_of_batch(target, prediction):
+    """PSNR of each image in dB, peak 255, as `psnr` takes it: on the rounded and clipped prediction."""
+    from keras import ops
+
+    difference = ops.round(ops.clip(ops.cast(prediction, "float32"), 0, 1) * 255) - ops.round(target * 255)
+    error = ops.mean(ops.square(difference), axis=(1, 2, 3))
+    return 10 * ops.log10(255.0**2 / ops.maximum(error, 1e-6))
+
+
+def train(
+    model,
+    windows: pd.DataFrame,
+    frames: dict[str, np.ndarray],
+    test_windows: pd.DataFrame,
+    test_frames: dict[str, np.ndarray],
+    *,
+    name: str,
+    epochs: int,
+    steps_per_epoch: int,
+    batch_size: int = 8,
+    crop: int = 64,
+    loss: str = "charbonnier",
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    precision: str = "",
+    test_count: int = 32,
+):
+    """Train a model, or carry on where a run of the same name stopped, or reuse it if it has finished.
+
+    Writes under `work/runs/<name>/`: `run.json` (settings, and whether the run has finished), `history.csv` (a row an
+    epoch: the truth about the run), `backup/` (to resume from), `model.keras` (the last epoch's weights).
+
+    Args:
+        model: untrained keras model, uint8 `[B, H, W, 3 * n]` in, float32 `[B, H, W, 3]` in [0, 1] out.
+        windows, frames: what to learn from, as `get_frames(dataset, "train")` returns them.
+        test_windows, test_frames: what the test curve is measured on; nothing is chosen by it.
+        name: of the run.
+        epochs, steps_per_epoch: length of the run; a step is one batch.
+        batch_size, crop: windows in a batch, and side in px of the square cut from each.
+        loss: "charbonnier" or "mse" (the article's).
+        learning_rate: peak of Adam's rate: a warm-up over the first 5% of the steps, then a cosine down to 0.
+        seed: of the crops, flips and order; the same seed gives the same batches.
+        precision: "float32", "mixed_float16" or "mixed_bfloat16"; "" means mixed_float16 on a GPU, else float32.
+        test_count: test windows, evenly spread, that are measured after every epoch.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        ValueError: if a run of that name was made with other settings, or a setting is not possible.
+    """
+    import keras
+
+    if loss not in LOSSES:
+        raise ValueError(f"loss = {loss!r} must be one of {', '.join(LOSSES)}.")
+    height, width = next(iter(frames.values())).shape[1:3]
+    if not 1 <= crop <= min(height, width):
+        raise ValueError(f"crop = {crop} px must be at least 1 and fit into frames of {width}x{height} px.")
+    precision = precision or ("mixed_float16" if gpu_name() else "float32")
+    settings = {
+        "architecture": digest(json.dumps(model.get_config(), sort_keys=True, default=str)),
+        "data": digest(windows.to_csv(index=False) + str({k: v.shape for k, v in sorted(frames.items())})),
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "batch_size": batch_size,
+        "crop": crop,
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "precision": precision,
+    }
+    folder = work("runs", name)
+    if not (folder / "run.json").exists():
+        from_drive(folder)
+    if begin_run(folder, settings):
+        return load_model(name)
+
+    done = finished_epochs(folder / "backup", steps_per_epoch)
+    batches = crop_batches(frames, windows, frames_of(model), batch_size, crop, seed, done * steps_per_epoch)
+    neighbours, targets = take_windows(test_frames, spread(test_windows, test_count))
+    config = model.get_config()
+    learner = compile_for_training(model, loss, learning_rate, epochs * steps_per_epoch, precision)
+    print(
+        f"{name}: {len(windows)} windows; {epochs} epochs of {steps_per_epoch} steps of {batch_size} crops of "
+        f"{crop}x{crop} px; {model.count_params():,} parameters; {loss}; on {gpu_name() or 'the CPU'}",
+        flush=True,
+    )
+    learner.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=(innermost(neighbours, frames_of(model)), targets.astype(np.float32) / 255),
+        validation_batch_size=8,
+        shuffle=False,
+        callbacks=[
+            epoch_log(folder, done, epochs, steps_per_epoch),
+            keras.callbacks.BackupAndRestore(str(folder / "backup"), double_checkpoint=True, delete_checkpoint=False),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: to_drive(folder)),
+        ],
+        verbose=0,
+    )
+    batches.close()
+    model = type(model).from_config(config)
+    model.set_weights(learner.get_weights())
+    model.save(folder / "model.part.keras")
+    (folder / "model.part.keras").replace(folder / "model.keras")
+    run = json.loads((folder / "run.json").read_text()) | {
+        "finished": True,
+        "seconds": round(pd.read_csv(folder / "history.csv").seconds.sum(), 1),
+        "machine": gpu_name() or f"CPU, {os.cpu_count()} cores",
+        "keras": f"{keras.__version__} on {keras.backend.backend()}",
+    }
+    write_whole(folder / "run.json", json.dumps(run, indent=1))
+    shutil.rmtree(folder / "backup", ignore_errors=True)
+    to_drive(folder)
+    return model
+
+
+def begin_run(folder: Path, settings: dict) -> bool:
+    """Say whether the run in `folder` has finished; start or resume it otherwise.
+
+    Raises:
+        ValueError: if it was made with other settings. Resuming would ignore some of them silently.
+    """
+    if not (folder / "run.json").exists():
+        write_whole(folder / "run.json", json.dumps({"settings": settings, "finished": False}, indent=1))
+        return False
+    run = json.loads((folder / "run.json").read_text())
+    if run["settings"] != settings:
+        raise ValueError(
+            f"The run in {shown(folder)} was made with other settings ({changes(run['settings'], settings)}). Give "
+            "this one another RUN_NAME, or delete that folder."
+        )
+    finished = run["finished"] and (folder / "model.keras").exists()
+    print(f"{folder.name}: {'reusing the finished run' if finished else 'carrying on with the run'} in {shown(folder)}")
+    return finished
+
+
+def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
+    """Return how many epochs a backup holds, after mending what an interruption left half-written.
+
+    `BackupAndRestore` writes the weights first and the epoch's number after, so a kill between the two leaves a number
+    that is one too low, and a kill during the first leaves weights that cannot be read. The optimiser's own step count
+    is in the weights file; the number is made to agree with it, and unreadable weights give way to the previous ones.
+    """
+    import h5py
+
+    latest, previous = backup / "latest.weights.h5", backup / "latest.weights.h5.bkp"
+    for weights in (latest, previous):
+        try:
+            with h5py.File(weights) as file:
+                optimizer = file["optimizer"]
+                steps = int(optimizer.get("inner_optimizer", optimizer)["vars/0"][()])
+        except (OSError, KeyError):
+            continue
+        if weights == previous:
+            print("the last backup is broken; going on from the one before")
+            shutil.copyfile(previous, latest)
+        write_whole(backup / "training_metadata.json", json.dumps({"epoch": steps // steps_per_epoch, "batch": 0}))
+        return steps // steps_per_epoch
+    shutil.rmtree(backup, ignore_errors=True)
+    return 0
+
+
+def compile_for_training(model, loss: str, learning_rate: float, steps: int, precision: str):
+    """Return the model compiled with Adam and a warmed-up cosine; in mixed precision where that is safe, if asked.
+
+    In mixed precision the convolutions, normalisations and activations compute with 16 bits. Rescaling, sums, the last
+    convolution and the output stay in float32; with float16 the loss is scaled so that small gradients survive.
+    """
+    import keras
+
+    if precision != "float32":
+        config, weights = copy.deepcopy(model.get_config()), model.get_weights()
+        safe = [layer for layer in config["layers"] if layer["class_name"] in ("Conv2D", "BatchNormalization", "ReLU")]
+        last = max(i for i, layer in enumerate(safe) if layer["class_name"] == "Conv2D")
+        for layer in safe[:last]:
+            layer["config"]["dtype"] = precision
+        model = type(model).from_config(config)
+        model.set_weights(weights)
+    warm_up = max(1, steps // 20)
+    rate = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 100, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.Adam(rate)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, LOSSES[loss], metrics=[keras.metrics.MeanMetricWrapper(psnr_of_batch, name="psnr")])
+    return model
+
+
+def epoch_log(folder: Path, done: int, epochs: int, steps_per_epoch: int):
+    """Return the callback that prints a line and appends a row to `history.csv` after every epoch.
+
+    A row is written before the epoch is backed up. An epoch that is done again replaces its row, so that the file
+    holds each epoch once whenever it is read.
+    """
+    import keras
+
+    path = folder / "history.csv"
+
+    class EpochLog(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            table = pd.read_csv(path) if path.exists() and done else pd.DataFrame({"epoch": []})
+            self.rows = table[table.epoch <= done].to_dict("records")
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch, self.started = epoch, time.perf_counter()
+
+        def on_train_batch_end(self, batch, logs=None):
+            steps = min(12, steps_per_epoch) - 2  # the first two compile
+            if self.epoch == done and batch == 1:
+                self.warm = time.perf_counter()
+            elif self.epoch == done and steps > 0 and batch == steps + 1:
+                seconds = (time.perf_counter() - self.warm) / steps
+                left = seconds * steps_per_epoch * (epochs - done)
+                print(
+                    f"{seconds:.2f} s a step, {seconds * steps_per_epoch:.0f} s an epoch and the test; "
+                    f"expected to finish after {time.strftime('%H:%M', time.localtime(time.time() + left))}",
+                    flush=True,
+                )
+
+        def on_epoch_end(self, epoch, logs=None):
+            row = {
+                "epoch": epoch + 1,
+                "step": (epoch + 1) * steps_per_epoch,
+                "loss": logs["loss"],
+                "psnr": logs["psnr"],
+                "test_loss": logs["val_loss"],
+                "test_psnr": logs["val_psnr"],
+                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+                "seconds": round(time.perf_counter() - self.started, 2),
+            }
+            self.rows.append(row)
+            write_whole(path, pd.DataFrame(self.rows).astype({"epoch": int, "step": int}).to_csv(index=False))
+            print(
+                f"epoch {epoch + 1}/{epochs}: train loss {row['loss']:.4f}, {row['psnr']:.2f} dB; "
+                f"test loss {row['test_loss']:.4f}, {row['test_psnr']:.2f} dB; {row['seconds']:.0f} s",
+                flush=True,
+            )
+
+    return EpochLog()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metrics
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def psnr(prediction: np.ndarray, target: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Peak signal-to-noise ratio of each frame in dB: peak 255, over all pixels and the three channels.
+
+    Args:
+        prediction, target: uint8 `[B, H, W, 3]`.
+        where: bool `[B, H, W]`, the pixels that count; None for all.
+
+    Returns:
+        float `[B]`; infinite for equal frames, NaN where no pixel counts.
+
+    Raises:
+        ValueError: if shapes differ or the frames are not uint8.
+    """
+    if prediction.shape != target.shape or prediction.dtype != np.uint8 or target.dtype != np.uint8:
+        raise ValueError(
+            f"prediction and target must be uint8 of one shape [B, H, W, 3], not {prediction.dtype} "
+            f"{list(prediction.shape)} and {target.dtype} {list(target.shape)}."
+        )
+    error = np.square(prediction.astype(np.float64) - target).mean(axis=-1)
+    where = np.ones(error.shape, bool) if where is None else where
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = (error * where).sum(axis=(1, 2)) / where.sum(axis=(1, 2))
+        return 10 * np.log10(255.0**2 / error)
+
+
+def ssim(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Structural similarity of each frame (Wang et al. 2004, as `tf.image.ssim` takes it): uint8 -> float `[B]`."""
+    import tensorflow as tf
+
+    return tf.image.ssim(tf.constant(prediction), tf.constant(target), max_val=255).numpy()
+
+
+def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame, batch: int = 16) -> pd.DataFrame:
+    """Measure models, and the baselines beside them, on every window.
+
+    Args:
+        models: name -> keras model, name or path for `load_model`, or function of the neighbours.
+        frames: sequence -> uint8 `[T, H, W, 3]`.
+        windows: sequence, start, middle (and camera, if known) of each window.
+        batch: windows held in memory at once.
+
+    Returns:
+        A row for each model and window: model, sequence, camera, middle, motion (share of pixels that move between t-1
+        and t+1), psnr (dB), ssim, psnr_moving (dB, over these pixels; NaN without any), beats_average (bool). Equal
+        frames count as 100 dB, so that one of them cannot make a mean infinite.
+
+    Raises:
+        ValueError: if there is no window, or a sequence of the windows has no frames.
+    """
+    missing = set(windows.sequence) - set(frames)
+    if windows.empty or missing:
+        raise ValueError(f"evaluate needs windows, and frames for each sequence; {len(windows)} windows, no {missing}.")
+    models = {name: load_model(m) if isinstance(m, (str, Path)) else m for name, m in {**BASELINES, **models}.items()}
+    rows = []
+    for sequence, part in windows.groupby("sequence", sort=False):
+        for first in range(0, len(part), batch):
+            chunk = part.iloc[first : first + batch]
+            neighbours, targets = take_windows(frames, chunk)
+            inner = neighbours.shape[1] // 2
+            moving = moving_pixels(neighbours[:, inner - 1], neighbours[:, inner])
+            to_beat = psnr(average(neighbours), targets)
+            for name, model in models.items():
+                drawn = predict_middle(model, neighbours)
+                score = psnr(drawn, targets)
+                rows.append(
+                    pd.DataFrame(
+                        {
+                            "model": name,
+                            "sequence": sequence,
+                            "camera": chunk.camera.to_numpy() if "camera" in chunk else "",
+                            "middle": chunk.middle.to_numpy(),
+                            "motion": moving.mean(axis=(1, 2)),
+                            "psnr": np.minimum(score, 100),
+                            "ssim": ssim(drawn, targets),
+                            "psnr_moving": np.minimum(psnr(drawn, targets, moving), 100),
+                            "beats_average": score > to_beat,
+                        }
+                    )
+                )
+        print(f"measured {sequence}: {len(part)} windows, {len(models)} models", flush=True)
+    return pd.concat(rows, ignore_index=True)
+
+
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average the rows of `evaluate`: per sequence, per kind of camera, and over all windows.
+
+    Returns:
+        Columns footage, model, windows, psnr, ssim, psnr_moving (dB), beats_average (share of windows, 0-1).
+    """
+    groups = {name: part for name, part in scores.groupby("sequence", sort=False)}
+    groups |= {f"{name} cameras": part for name, part in scores.groupby("camera") if name}
+    groups["all windows"] = scores
+    measures = {
+        "windows": ("psnr", "size"),
+        **{name: (name, "mean") for name in ("psnr", "ssim", "psnr_moving", "beats_average")},
+    }
+    tables = [part.groupby("model", sort=False).agg(**measures).assign(footage=name) for name, part in groups.items()]
+    table = pd.concat(tables).reset_index()
+    return table[["footage", "model", *measures]]

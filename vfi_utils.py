@@ -15,7 +15,11 @@ import importlib.util
 import itertools
 import json
 import os
+import platform
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +104,7 @@ def shown(path: Path) -> str:
     for base in (ROOT, Path.cwd()):
         if path.is_relative_to(base):
             return str(path.relative_to(base))
-    return f"work/{path.relative_to(work())}" if path.is_relative_to(work()) else str(path)
+    return str(Path("work") / path.relative_to(work())) if path.is_relative_to(work()) else str(path)
 
 
 def digest(content: str | bytes) -> str:
@@ -206,17 +210,7 @@ def from_drive(path: Path) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Footage: MOT17 from its archives
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Footage: your own videos
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Footage: one door for all
+# Footage
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +221,7 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
         dataset: as in `choose_dataset`.
         sequences: MOT17 sequences to fetch, such as `["MOT17-02", "MOT17-01"]`. None: those chosen the last time, else
             all 14.
-        **mot17_options: passed on to `get_mot17`.
+        **mot17_options: `local` and `drive_id`, for `get_mot17` in `assets/footage/mot17.py`.
 
     Returns:
         A folder with `<split>/<sequence>/img1/%06d.jpg`; a folder of yours that has this layout is used where it is.
@@ -238,23 +232,31 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
         chosen = folder / "chosen.json"
         if sequences is None and chosen.exists():
             sequences = json.loads(chosen.read_text())
-        get_mot17(folder, sequences, **mot17_options)
+        footage_source("mot17").get_mot17(folder, sequences, **mot17_options)
         write_whole(chosen, json.dumps(sequences))
     elif dataset == "sample":
         draw_sample(folder)
     elif next(Path(dataset).expanduser().glob("t*/*/img1"), None):
         return Path(dataset).expanduser().resolve()
     else:
-        import_videos(Path(dataset).expanduser(), folder)
+        footage_source("own_videos").import_videos(Path(dataset).expanduser(), folder)
     return folder
 
 
+def footage_source(name: str):
+    """Load `assets/footage/<name>.py`: the three kinds of footage have a file each, which only this section needs."""
+    full_name = f"vfi_footage_{name}"
+    if full_name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(full_name, ASSETS / "footage" / f"{name}.py")
+        sys.modules[full_name] = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(sys.modules[full_name])
+    return sys.modules[full_name]
+
+
 def draw_sample(folder: Path) -> None:
-    """Draw the sample street (see `assets/sample_street.py`) into `folder`; sequences already drawn are kept."""
-    specification = importlib.util.spec_from_file_location("sample_street", ASSETS / "sample_street.py")
-    street = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(street)
-    settings = {"frames": 19 if fast() else 60, "drawn_by": digest((ASSETS / "sample_street.py").read_bytes())}
+    """Draw the sample street into `folder`; sequences already drawn are kept."""
+    street = footage_source("sample_street")
+    settings = {"frames": 19 if fast() else 60, "drawn_by": digest(Path(street.__file__).read_bytes())}
     for name, (split, camera) in street.SEQUENCES.items():
         if not is_finished(folder / split / name, settings):
             print(f"drawing {name} ({split}, {camera} camera, {settings['frames']} frames)", flush=True)
@@ -280,8 +282,8 @@ def list_sequences(footage: Path) -> pd.DataFrame:
         folder, split = images.parent, images.parent.parent.name
         info = configparser.ConfigParser()
         info.read(folder / "seqinfo.ini")
-        info = info["Sequence"] if "Sequence" in info else {}
-        name = "-".join(folder.name.split("-")[:2]) if folder.name.startswith("MOT17-") else folder.name
+        info = dict(info["Sequence"]) if info.has_section("Sequence") else {}
+        name = re.sub(r"^(MOT17-\d\d)-(DPM|FRCNN|SDP)$", r"\1", folder.name)
         files = image_files(folder)
         if split not in ("train", "test") or (split, name) in rows or not files:
             continue
@@ -290,10 +292,10 @@ def list_sequences(footage: Path) -> pd.DataFrame:
             "split": split,
             "sequence": name,
             "frames": len(files),
-            "promised": int(info.get("seqLength", known[1])),
-            "width": int(info.get("imWidth", known[2])),
-            "height": int(info.get("imHeight", known[3])),
-            "fps": float(info.get("frameRate", known[4])),
+            "promised": int(info.get("seqlength", known[1])),
+            "width": int(info.get("imwidth", known[2])),
+            "height": int(info.get("imheight", known[3])),
+            "fps": float(info.get("framerate", known[4])),
             "camera": info.get("camera", known[5]),
             "folder": folder,
         }
@@ -470,13 +472,11 @@ def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.nd
     """
     dataset = choose_dataset(dataset)
     folder = work("frames", dataset_name(dataset))
-    if not (folder / "windows.csv").exists() and from_drive(packed := folder.with_suffix(".zip")):
-        unpack_frames(packed, dataset)
     if (folder / "windows.csv").exists():
         print(f"using the frames in {shown(folder)}")
     else:
         print("no frames here yet: doing what notebooks 01 and 02 do")
-        build_frames(dataset)
+        fetch_frames(dataset) or build_frames(dataset)
     windows = pd.read_csv(folder / "windows.csv", dtype={"sequence": str}).query("split == @split")
     if windows.empty:
         raise FileNotFoundError(
@@ -514,6 +514,36 @@ def unpack_frames(packed: Path, dataset: str = "") -> None:
         raise ValueError(f"{packed} holds no windows.csv: it was not made by notebook 02. Delete it.")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
+
+
+def fetch_frames(dataset: str = "", drive_id: str = "") -> bool:
+    """Bring packed frames from Google Drive, by the id of a shared file or from `use_drive`'s folder, if there.
+
+    Returns:
+        Whether the frames are here now; if not, `build_frames` builds them.
+
+    Raises:
+        OSError: if Drive does not give out the file with that id.
+    """
+    folder = work("frames", dataset_name(choose_dataset(dataset)))
+    packed = folder.with_suffix(".zip")
+    if (folder / "windows.csv").exists():
+        return bool(drive_id)
+    if drive_id:
+        import gdown
+
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            gdown.download(id=drive_id, output=str(packed), resume=True)
+        except Exception as error:  # gdown raises its own, requests' and OSError
+            raise OSError(
+                f"Google Drive does not give out the file {drive_id} ({error}). Ask its owner to share it with anyone "
+                f"who has the link, put it at {packed} by hand, or clear FRAMES_DRIVE_ID to build the frames."
+            ) from error
+    elif not packed.exists() and not from_drive(packed):
+        return False
+    unpack_frames(packed, dataset)
+    return True
 
 
 def split_middle(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -565,6 +595,12 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
     raise FileNotFoundError(
         f"No model {name!r}: looked for {looked}. Run notebook {'03' if untrained else '04'}, or name another model."
     )
+
+
+def history_file(name_or_path: str | Path) -> Path:
+    """Return the CSV with the training curves of the model that `model_file` finds."""
+    model = model_file(name_or_path)
+    return model.with_suffix(".csv") if model.is_relative_to(ASSETS) else model.with_name("history.csv")
 
 
 def load_model(name_or_path: str | Path):
@@ -1036,8 +1072,8 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
 
     Returns:
         A row for each model and window: model, sequence, camera, middle, motion (share of pixels that move between t-1
-        and t+1), psnr (dB), ssim, psnr_moving (dB, over these pixels; NaN without any), beats_average (bool). Equal
-        frames count as 100 dB, so that one of them cannot make a mean infinite.
+        and t+1), mse (of values in 0-1), psnr (dB), ssim, psnr_moving (dB, over the pixels that move; NaN without any),
+        beats_average (bool). Equal frames count as 100 dB, so that one of them cannot make a mean infinite.
 
     Raises:
         ValueError: if there is no window, or a sequence of the windows has no frames.
@@ -1065,6 +1101,7 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
                             "camera": chunk.camera.to_numpy() if "camera" in chunk else "",
                             "middle": chunk.middle.to_numpy(),
                             "motion": moving.mean(axis=(1, 2)),
+                            "mse": 10 ** (-score / 10),
                             "psnr": np.minimum(score, 100),
                             "ssim": ssim(drawn, targets),
                             "psnr_moving": np.minimum(psnr(drawn, targets, moving), 100),
@@ -1080,15 +1117,102 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Average the rows of `evaluate`: per sequence, per kind of camera, and over all windows.
 
     Returns:
-        Columns footage, model, windows, psnr, ssim, psnr_moving (dB), beats_average (share of windows, 0-1).
+        Columns footage, model, windows, mse, psnr, ssim, psnr_moving (dB), beats_average (share of windows, 0-1).
     """
     groups = {name: part for name, part in scores.groupby("sequence", sort=False)}
     groups |= {f"{name} cameras": part for name, part in scores.groupby("camera") if name}
     groups["all windows"] = scores
     measures = {
         "windows": ("psnr", "size"),
-        **{name: (name, "mean") for name in ("psnr", "ssim", "psnr_moving", "beats_average")},
+        **{name: (name, "mean") for name in ("mse", "psnr", "ssim", "psnr_moving", "beats_average")},
     }
     tables = [part.groupby("model", sort=False).agg(**measures).assign(footage=name) for name, part in groups.items()]
     table = pd.concat(tables).reset_index()
     return table[["footage", "model", *measures]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a notebook shows
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def report_environment() -> None:
+    """Print versions, the GPU or the way to one, free memory and disk, and where files go; imports nothing heavy."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def known(package: str) -> str:
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            return f"{package} missing"
+
+    names = ("keras", "tensorflow", "numpy", "pandas", "matplotlib", "imageio", "gdown")
+    print(f"Python {platform.python_version()}; " + ", ".join(known(name) for name in names))
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        print(f"GPU: {subprocess.run(query, capture_output=True, text=True).stdout.strip() or 'not answering'}")
+    else:
+        print("GPU: none. In Colab choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all")
+    place = next(p for p in [work(), *work().parents] if p.exists())
+    memory = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else float("nan")
+    )
+    free = shutil.disk_usage(place).free / 2**30
+    print(f"memory: {memory:.0f} GiB; free disk: {free:.0f} GiB; files go to {shown(work())}")
+
+
+def show_images(images, titles=(), columns: int = 0, name: str = "", width: float = 11, caption: str = "", **imshow):
+    """Show images side by side in a grid and save the figure as `work/figures/<name>.png` if it is named.
+
+    Args:
+        images: uint8 `[H, W, 3]`, or float `[H, W]` maps drawn with the colour map in `imshow`.
+        titles: one for each image, or fewer.
+        columns: images in a row; 0 means all.
+        name: under which the figure is saved.
+        width: of the figure in inches.
+        caption: a line under the figure.
+        **imshow: passed on to `Axes.imshow`; `cmap`, `vmin` and `vmax` put maps on one scale.
+
+    Returns:
+        The matplotlib figure and the last image drawn (for a colour bar).
+    """
+    import matplotlib.pyplot as plt
+
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    height, across = images[0].shape[:2]
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, rows * (width / columns * height / across + 0.3)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        drawn = axis.imshow(image, interpolation="nearest", **(imshow if image.ndim == 2 else {}))
+        axis.set_title(titles[index] if index < len(titles) else "", fontsize=9)
+    if caption:
+        figure.supxlabel(caption, fontsize=9)
+    if name:
+        save_figure(figure, name)
+    return figure, drawn
+
+
+def save_figure(figure, name: str) -> None:
+    """Save a figure as `work/figures/<name>.png` at 100 dots an inch."""
+    path = work("figures", f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def list_files(*patterns: str) -> None:
+    """Print the files of `work/` that match the patterns, their sizes, and whether they outlive the session."""
+    files = sorted(file for pattern in patterns for file in work().glob(pattern) if file.is_file())
+    for file in files:
+        print(f"{file.stat().st_size / 2**20:8.2f} MiB  {shown(file)}")
+    if os.environ.get("VFI_DRIVE"):
+        print(f"Runs and packed frames are also on Drive, in {os.environ['VFI_DRIVE']}, and outlive the session.")
+    elif on_colab():
+        print("They are on this machine's disk and go when the Colab session ends: download them, or set DRIVE = True.")

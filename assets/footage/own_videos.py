@@ -1,0 +1,193 @@
+"""Your own videos as training and test footage: split in time, and into shots where there are cuts."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import vfi_utils as vfi
+
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
+GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
+
+
+def frame_changes(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """Return how much each frame differs from the one before, in levels of 255: float32 `[T, 2]`, the first row 0.
+
+    Column 0 is the mean over a 64x36 thumbnail, which jumps at a cut. Column 1 is the mean over the 8x8 block that
+    changed most (wide frames are shrunk to 480 to 959 px first), which is small only where nothing moves at all.
+    `frames` (uint8 `[H, W, 3]` each) may come one by one: two are held at a time.
+    """
+    from PIL import Image, ImageChops
+
+    rows, before = [], None
+    for frame in frames:
+        picture = Image.fromarray(frame).reduce(max(1, frame.shape[1] // 480))
+        thumbnail = np.asarray(picture.resize((64, 36), Image.Resampling.BOX), np.int16)
+        picture_before, thumbnail_before = before or (picture, thumbnail)
+        blocks = np.asarray(ImageChops.difference(picture, picture_before).reduce(8))
+        rows.append((np.abs(thumbnail - thumbnail_before).mean(), blocks.mean(-1).max()))
+        before = picture, thumbnail
+    return np.array(rows, np.float32).reshape(-1, 2)
+
+
+def find_duplicates(frames: Iterable[np.ndarray]) -> list[int]:
+    """Return the indices of frames that repeat the one before, as every fifth does in a film of 24 fps shown at 30.
+
+    A frame repeats if nothing changed (less than 2 levels of 255), or no more than compression does (16 levels) and 2.5
+    times less than near by, on both sides. `frames`: uint8 `[T, H, W, 3]`, also one by one, or their `frame_changes`.
+    """
+    block = (frames if getattr(frames, "ndim", 0) == 2 else frame_changes(frames))[1:, 1]
+    near = np.pad(block, 2, constant_values=np.inf)  # beyond an end, the other side decides
+    near = np.minimum(np.maximum(near[:-4], near[1:-3]), np.maximum(near[3:-1], near[4:]))
+    near[np.isinf(near)] = 0
+    return (np.flatnonzero(block < np.clip(near / 2.5, 2, 16)) + 1).tolist()
+
+
+def find_cuts(frames: Iterable[np.ndarray]) -> list[int]:
+    """Return the index of the first frame of each new shot; frame 0 is not one.
+
+    A cut changes the picture by 10 levels of 255, and by half, more than the steps before and after it do. In a fast
+    pan all steps are large, and a flash is two large steps together: neither is a cut. Dissolves are not found.
+    `frames`: as in `find_duplicates`; those it finds are no steps.
+    """
+    changed = frames if getattr(frames, "ndim", 0) == 2 else frame_changes(frames)
+    steps = np.setdiff1d(np.arange(1, len(changed)), find_duplicates(changed))
+    near = np.pad(changed[steps, 0], 1)
+    near = np.maximum(near[:-2], near[2:])
+    return steps[changed[steps, 0] > np.maximum(near + 10, near * 1.5)].tolist()
+
+
+def read_clip(path: Path) -> Iterator:
+    """Yield a dict of a clip's `fps`, `size` (width, height) and expected `frames`, then its frames: uint8 `[H, W, 3]`.
+
+    A clip is a video or a MOT17-shaped sequence. Each frame comes once, in the order in which it is shown: without
+    "passthrough", ffmpeg repeats and drops frames to even out a variable rate. ValueError says why one is unreadable.
+    """
+    import imageio_ffmpeg
+    from PIL import Image
+
+    try:
+        if path.is_dir():
+            info = configparser.ConfigParser()
+            info.read(path / "seqinfo.ini")
+            frames = (np.asarray(Image.open(file).convert("RGB")) for file in vfi.image_files(path))
+            fps, first, expected = info.getfloat("Sequence", "frameRate"), next(frames), len(vfi.image_files(path))
+            (height, width, _), frames = first.shape, itertools.chain([first], frames)
+        else:
+            stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
+            facts = next(stream)
+            (width, height), fps, expected = facts["size"], facts["fps"], round(facts["fps"] * facts["duration"])
+            frames = (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream)
+        if fps <= 0:
+            raise OSError("it does not tell its frame rate")
+        yield {"fps": fps, "size": (width, height), "frames": expected}
+        yield from frames
+    except (OSError, RuntimeError, LookupError, AttributeError, configparser.Error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path.name} cannot be read: {reason[-1]}") from error
+
+
+def import_clip(path: Path, name: str, folder: Path) -> str:
+    """Decode a clip once; make each shot's part of its first 80% and of its end a sequence; return a report.
+
+    Windows never cross sequences, so none crosses a cut, and no frame is near both a training and a test window.
+    """
+    from PIL import Image
+
+    def keep(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).reduce(factor).save(decoded / f"{index}.jpg", quality=95, subsampling=0)
+            yield frame
+
+    decoded = folder / "clips" / name / "decoded"
+    decoded.mkdir(parents=True)
+    with contextlib.closing(read_clip(path)) as clip:
+        fps, size, expected = next(clip).values()
+        factor = max(1, size[0] // 480)
+        width, height = (-(-side // factor) for side in size)  # rounded up, as `reduce` does
+        print(f"reading {path.name}: about {expected} frames", flush=True)
+        vfi.check_disk(folder, expected * width * height, f"Importing {path.name}")  # a byte a pixel is plenty
+        changed = frame_changes(keep(clip))
+    count, cuts, made = len(changed), find_cuts(changed), {}
+    train = round(0.8 * max(count - GAP, 0))
+    for shot, (first, end) in enumerate(zip([0, *cuts], [*cuts, count], strict=True), start=1):
+        sequence = f"{name}-shot{shot}" if cuts else name
+        made[f"train/{sequence}"] = range(first, min(end, train))
+        made[f"test/{sequence}"] = range(max(first, train + GAP), end)
+    made = {sequence: part for sequence, part in made.items() if len(part) >= vfi.WINDOW}  # the others are left out
+    for sequence, part in made.items():
+        (folder / sequence / "img1").mkdir(parents=True)
+        for number, index in enumerate(part, start=1):
+            (decoded / f"{index}.jpg").rename(folder / sequence / "img1" / f"{number:06d}.jpg")
+        info = f"[Sequence]\nname={Path(sequence).name}\nimDir=img1\nframeRate={fps:g}\nseqLength={len(part)}\n"
+        vfi.write_whole(folder / sequence / "seqinfo.ini", f"{info}imWidth={width}\nimHeight={height}\nimExt=.jpg\n")
+    shutil.rmtree(decoded)
+    times = ", ".join(f"{cut / fps:.2f} s" for cut in cuts) or "none"
+    told = f"{path.name}: {count} frames, {width}x{height}, {fps:g} fps; cuts: {times}; repeated frames: "
+    told += f"{len(find_duplicates(changed))}; {''.join(f'{name} {len(part)}, ' for name, part in made.items())}"
+    return f"{told}left out {count - sum(map(len, made.values()))}"
+
+
+def find_clips(source: Path) -> dict[str, Path]:
+    """Find the videos and the MOT17-shaped sequences that stand in a folder, each under a name of its own."""
+    clips = {}
+    for path in sorted(source.iterdir()):
+        video = path.is_file() and path.suffix.lower() in VIDEOS and not path.name.startswith(".")
+        if video or ((path / "img1").is_dir() and vfi.image_files(path)):
+            name = re.sub(r"\W+", "-", path.stem if video else path.name).strip("-") or "clip"
+            name = re.sub("(?i)-(?=shot)", "_", name)  # a-shot1 is what import_clip calls the first shot of a
+            while name.lower() in map(str.lower, clips):  # a.mov and a.mp4 become a and a-mp4
+                name += path.suffix.lower().replace(".", "-") or "-frames"
+            clips[name] = path
+    if not clips:
+        wanted = f"videos ({', '.join(VIDEOS)}) and folders with img1/*.jpg"
+        raise FileNotFoundError(f"Nothing to import from {source.resolve()}: looked for {wanted}. Put some there.")
+    return clips
+
+
+def import_videos(source: Path, folder: Path) -> None:
+    """Bring the clips of a folder (see `find_clips`) into MOT17's layout in `folder`; those already there are kept.
+
+    A clip that changed is imported again, one that left `source` leaves `folder` too, and one that cannot be read is
+    named and left out. ValueError if what could be read is too short for a training and a test sequence.
+    """
+
+    def remove(name: str) -> None:
+        shutil.rmtree(folder / "clips" / name, ignore_errors=True)  # with its marker, first
+        for sequence in [*folder.glob(f"t*/{name}"), *folder.glob(f"t*/{name}-shot*")]:
+            shutil.rmtree(sequence)
+
+    clips = find_clips(source)
+    print(f"clips in {source}: {len(clips)}; wide frames are shrunk to 480 to 959 px (the notebooks work at 160x90)")
+    for name in sorted({marker.name for marker in folder.glob("clips/*")} - set(clips)):
+        print(f"{name} is no longer there: its sequences are removed")
+        remove(name)
+    for name, path in clips.items():
+        stats = [file.stat() for file in ([path] if path.is_file() else vfi.image_files(path))]
+        settings = {"bytes": sum(s.st_size for s in stats), "modified": max(s.st_mtime_ns for s in stats)}
+        settings |= {"file": path.name, "split": [0.8, GAP, vfi.WINDOW]}
+        marker = folder / "clips" / name
+        if vfi.is_finished(marker, settings):
+            print("reusing", json.loads((marker / "stage.json").read_text())["report"])
+            continue
+        remove(name)
+        try:
+            report = import_clip(path, name, folder)
+            vfi.mark_finished(marker, settings, report=report)
+            print(report)
+        except ValueError as error:
+            remove(name)
+            print(f"left out: {error}")
+    for split in ("train", "test"):
+        if not any(folder.glob(f"{split}/*/img1")):
+            needed = "A clip needs 40 frames without a cut: 26 to train, 7 between, 7 to test."
+            raise ValueError(f"{source} gave no {split} sequence. {needed}")

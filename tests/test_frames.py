@@ -1,0 +1,221 @@
+"""Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vfi_utils as vfi
+
+
+def mot17_lengths(split, leave_out=vfi.LEFT_OUT):
+    return {name: known[1] for name, known in vfi.MOT17.items() if known[0] == split and name not in leave_out}
+
+
+def street_picture(width, height, seed=0):
+    """A picture with the spectrum of a photograph: noise at every scale, the coarse stronger."""
+    random, picture = np.random.default_rng(seed), np.zeros((height, width, 3))
+    for scale in (4, 16, 64, 128):
+        coarse = random.normal(size=(height // scale + 2, width // scale + 2, 3))
+        coarse = np.clip(128 + 12 * np.log2(scale) * coarse, 0, 255).astype(np.uint8)
+        picture += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)) / 4
+    return Image.fromarray(picture.astype(np.uint8))
+
+
+def write_sequence(folder, frames=9, width=320, height=180, seed=0):
+    (folder / "img1").mkdir(parents=True)
+    for number in range(1, frames + 1):
+        street_picture(width, height, seed + number).save(folder / "img1" / f"{number:06d}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture
+def own_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
+    monkeypatch.delenv("VFI_DATASET", raising=False)
+    monkeypatch.delenv("VFI_DRIVE", raising=False)
+    return tmp_path / "work"
+
+
+def test_the_article_counts():
+    assert len(vfi.build_windows(mot17_lengths("train"))) == 1320
+    assert len(vfi.build_windows(mot17_lengths("test"))) == 1285
+    assert len(vfi.build_windows(mot17_lengths("test", leave_out=()))) == 1285 + 186
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, 6, 7])
+def test_no_other_stride_gives_the_article_counts(stride):
+    counts = [len(vfi.build_windows(mot17_lengths(split), stride=stride)) for split in ("train", "test")]
+    assert counts != [1320, 1285]
+
+
+def test_windows_stay_inside_their_sequence():
+    lengths = {"a": 6, "b": 7, "c": 10, "d": 11, "e": 0}
+    windows = vfi.build_windows(lengths)
+    assert list(windows.columns) == ["sequence", "start", "middle"]
+    assert windows.values.tolist() == [["b", 0, 3], ["c", 0, 3], ["d", 0, 3], ["d", 4, 7]]
+    assert vfi.build_windows({}).empty
+
+
+@pytest.mark.parametrize("settings", [{"window": 6}, {"window": 1}, {"stride": 0}])
+def test_impossible_windows_are_refused(settings):
+    with pytest.raises(ValueError, match="must be odd"):
+        vfi.build_windows({"a": 20}, **settings)
+    with pytest.raises(ValueError, match="fewer than 0"):
+        vfi.build_windows({"a": -1})
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1280, 720), (640, 480), (321, 183)])
+def test_fast_decode_agrees_with_full_decode(tmp_path, size):
+    path = tmp_path / "a.jpg"
+    street_picture(*size).save(path, quality=92)
+    whole = np.asarray(Image.open(path).convert("RGB").resize(vfi.FRAME_SIZE, Image.Resampling.BOX))
+    frame = vfi.read_frame(path)
+    assert frame.shape == (90, 160, 3) and frame.dtype == np.uint8
+    assert vfi.psnr(frame[None], whole[None])[0] >= 50
+
+
+def test_frames_of_a_sequence_and_of_a_plain_folder(tmp_path):
+    folder = write_sequence(tmp_path / "MOT17-99", frames=3)
+    frames = vfi.load_frames(folder)
+    assert frames.shape == (3, 90, 160, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames, vfi.load_frames(folder / "img1"))
+    assert np.array_equal(frames[1], vfi.read_frame(folder / "img1" / "000002.jpg"))
+    assert vfi.load_frames(folder, size=(32, 18)).shape == (3, 18, 32, 3)
+
+
+def test_unreadable_frames_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Run notebook 01"):
+        vfi.load_frames(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"not a jpeg")
+    with pytest.raises(OSError, match=r"a\.jpg cannot be read"):
+        vfi.load_frames(tmp_path)
+
+
+def test_moving_pixels():
+    before = np.full((1, 2, 3, 3), 100, np.uint8)
+    after = before.copy()
+    after[0, 0, 0] = [100, 109, 100]  # 9 in one channel: moves
+    after[0, 1, 2] = [92, 92, 92]  # 8 in all: does not
+    assert vfi.moving_pixels(before, after).tolist() == [[[True, False, False], [False, False, False]]]
+
+
+def test_a_folder_of_sequences_becomes_frames_and_windows(tmp_path, own_work, capsys):
+    """Three detectors' copies count once; a short sequence is reported; a second call reuses; a change rebuilds."""
+    footage = tmp_path / "mini"
+    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-04-SDP"):
+        write_sequence(footage / "train" / name, frames=4 if "04" in name else 12)
+    write_sequence(footage / "test" / "plaza", frames=11)
+    assert vfi.get_footage(str(footage)) == footage
+    table = vfi.build_frames(str(footage)).set_index("sequence")
+    assert table.windows.to_dict() == {"MOT17-02": 2, "MOT17-04": 0, "plaza": 2}
+    assert table.camera["MOT17-02"] == "fixed"
+    printed = capsys.readouterr().out
+    assert "MOT17-04: shorter than a window" in printed and "4 of 1050 frames" in printed
+
+    frames, windows = vfi.get_frames(str(footage), "train")
+    assert list(frames) == ["MOT17-02"] and frames["MOT17-02"].shape == (12, 90, 160, 3)
+    assert windows.middle.tolist() == [3, 7]
+    neighbours, targets = vfi.take_windows(frames, windows)
+    assert np.array_equal(targets[1], frames["MOT17-02"][7])
+    assert np.array_equal(neighbours[1], frames["MOT17-02"][[4, 5, 6, 8, 9, 10]])
+
+    built = {path: path.stat().st_mtime_ns for path in own_work.glob("frames/mini/*/*.npy")}
+    vfi.build_frames(str(footage))
+    assert built == {path: path.stat().st_mtime_ns for path in built}
+    (footage / "test" / "plaza" / "img1" / "000011.jpg").unlink()
+    vfi.build_frames(str(footage))
+    changed = [path.name for path in built if path.stat().st_mtime_ns != built[path]]
+    assert changed == ["plaza.npy"]
+
+
+def test_left_out_sequences_give_no_windows(tmp_path, own_work):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "MOT17-14", frames=8)
+    write_sequence(footage / "test" / "MOT17-01", frames=8)
+    assert vfi.build_frames(str(footage)).set_index("sequence").windows.to_dict() == {"MOT17-01": 1, "MOT17-14": 0}
+    assert vfi.build_frames(str(footage), leave_out=()).windows.tolist() == [1, 1]
+    with pytest.raises(FileNotFoundError, match="No train window"):
+        vfi.get_frames(str(footage), "train")
+
+
+def test_half_written_frames_are_not_trusted(tmp_path, own_work, monkeypatch):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "a", frames=8)
+    write_sequence(footage / "test" / "b", frames=8, seed=50)
+    load = vfi.load_frames
+
+    def interrupted(folder):
+        if folder.name == "b":
+            raise KeyboardInterrupt
+        return load(folder)
+
+    monkeypatch.setattr(vfi, "load_frames", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vfi.build_frames(str(footage))
+    assert not list(own_work.glob("frames/mini/windows.csv"))
+    done = own_work / "frames" / "mini" / "test" / "a.npy"
+    first = done.stat().st_mtime_ns
+    monkeypatch.setattr(vfi, "load_frames", load)
+    vfi.build_frames(str(footage))
+    assert done.stat().st_mtime_ns == first, "what was whole is kept"
+    assert set(vfi.get_frames(str(footage), "test")[0]) == {"a", "b"}
+
+
+def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "a", frames=8)
+    monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
+    vfi.build_frames(str(footage))
+    vfi.pack_frames(str(footage))
+    before = vfi.get_frames(str(footage), "test")[0]["a"].copy()
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
+    monkeypatch.setattr(vfi, "build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
+    assert np.array_equal(vfi.get_frames(str(footage), "test")[0]["a"], before)
+
+
+def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
+    import gdown
+
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "a", frames=8)
+    vfi.build_frames(str(footage))
+    packed = vfi.pack_frames(str(footage)).read_bytes()
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
+
+    def download(id, output, resume):
+        assert id == "the-id"
+        vfi.Path(output).write_bytes(content)
+
+    monkeypatch.setattr(gdown, "download", download)
+    content = b"<html>Too many users have viewed this file</html>"
+    with pytest.raises(ValueError, match="not a zip of frames"):
+        vfi.fetch_frames(str(footage), "the-id")
+    content = packed
+    assert vfi.fetch_frames(str(footage), "the-id")
+    assert len(vfi.get_frames(str(footage), "test")[1]) == 1
+
+
+def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys):
+    monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "a file, not a folder"))
+    (tmp_path / "a file, not a folder").write_text("")
+    vfi.write_whole(own_work / "runs" / "a" / "history.csv", "epoch\n")
+    vfi.to_drive(own_work / "runs" / "a")
+    assert "Drive does not answer" in capsys.readouterr().out
+
+
+def test_unknown_dataset_is_refused(own_work):
+    with pytest.raises(FileNotFoundError, match="neither 'mot17' nor 'sample'"):
+        vfi.choose_dataset("mot18")
+
+
+def test_default_dataset(own_work, monkeypatch):
+    assert vfi.choose_dataset() == "sample"
+    monkeypatch.setattr(vfi, "on_colab", lambda: True)
+    assert vfi.choose_dataset() == "mot17"
+    monkeypatch.setenv("VFI_DATASET", "sample")
+    assert vfi.choose_dataset("mot17") == "sample"
+
+
+def test_too_little_disk_is_said_first(tmp_path):
+    with pytest.raises(OSError, match="needs 1048576.0 GiB"):
+        vfi.check_disk(tmp_path / "not" / "there", 2**50, "Everything")

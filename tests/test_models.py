@@ -1,0 +1,172 @@
+"""The networks of notebook 03, models found and loaded, and what they draw, under TensorFlow and under JAX."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import vfi_utils as vfi
+from definitions import definitions
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def dncnn():
+    return definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
+
+
+def windows_of(count=2, neighbours=6, height=21, width=34):
+    return RANDOM.integers(0, 256, (count, neighbours, height, width, 3), dtype=np.uint8)
+
+
+def test_the_article_form(dncnn):
+    model = dncnn()
+    assert model.count_params() == 623_955
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 622_083
+    convolutions = [layer for layer in model.layers if layer.__class__.__name__ == "Conv2D"]
+    assert [layer.use_bias for layer in convolutions] == [True] + 13 * [False] + [True]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    drawn = model.predict_on_batch(np.zeros((1, 21, 34, 18), np.uint8))
+    assert drawn.shape == (1, 21, 34, 3) and drawn.dtype == np.float32
+
+
+def test_residual_starts_at_the_average(dncnn):
+    neighbours = windows_of()
+    drawn = vfi.predict_middle(dncnn(residual=True, depth=4, width=8), neighbours)
+    assert np.abs(drawn.astype(int) - vfi.average(neighbours)).max() <= 1  # .5 is rounded to even by one of the two
+
+
+def test_same_seed_same_weights(dncnn):
+    first, second = dncnn(depth=4, width=8), dncnn(depth=4, width=8)
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+    third = type(first).from_config(first.get_config())
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), third.get_weights(), strict=True))
+
+
+def test_receptive_field(dncnn):
+    """Changing a pixel 4 px away changes the output of a network of depth 4, one 5 px away does not."""
+    model = dncnn(depth=4, width=8)
+    base = windows_of(1, height=21, width=21)
+    for distance, changes in [(4, True), (5, False)]:
+        other = base.copy()
+        other[:, :, 10, 10 + distance] ^= 128
+        drawn = [model.predict_on_batch(vfi.innermost(w, 6))[0, 10, 10] for w in (base, other)]
+        assert (np.abs(drawn[0] - drawn[1]).max() > 0) == changes
+
+
+def test_frames_go_in_in_time_order_without_the_middle():
+    window = np.stack([np.full((1, 4, 5, 3), value, np.uint8) for value in range(7)], axis=1)
+    neighbours, middle = vfi.split_middle(window)
+    assert middle[0, 0, 0, 0] == 3
+    assert vfi.innermost(neighbours, 6)[0, 0, 0, ::3].tolist() == [0, 1, 2, 4, 5, 6]
+    assert vfi.innermost(neighbours, 2)[0, 0, 0, ::3].tolist() == [2, 4]
+    assert vfi.average(neighbours)[0, 0, 0, 0] == 3 and vfi.nearest(neighbours)[0, 0, 0, 0] == 2
+
+
+def test_a_model_of_fewer_frames_takes_its_innermost(dncnn):
+    model, neighbours = dncnn(frames=2, depth=3, width=8), windows_of()
+    drawn = vfi.predict_middle(model, neighbours)
+    assert drawn.shape == (2, 21, 34, 3) and drawn.dtype == np.uint8
+    assert np.array_equal(drawn, vfi.predict_middle(model, neighbours[:, 2:4]))
+    assert not np.array_equal(drawn, vfi.predict_middle(model, neighbours[:, 3:5]))
+
+
+def test_batches_do_not_change_what_is_drawn(dncnn):
+    model, neighbours = dncnn(depth=3, width=8), windows_of(5)
+    one_by_one = vfi.predict_middle(model, neighbours, batch_size=1)
+    difference = vfi.predict_middle(model, neighbours, batch_size=3).astype(int) - one_by_one
+    assert np.abs(difference).max() <= 1
+
+
+def test_bad_neighbours_are_refused(dncnn):
+    model = dncnn(depth=3, width=8)
+    with pytest.raises(ValueError, match="takes 6 frames"):
+        vfi.predict_middle(model, windows_of(neighbours=4))
+    with pytest.raises(ValueError, match="must be uint8"):
+        vfi.predict_middle(model, windows_of() / 255)
+    with pytest.raises(ValueError, match="must be uint8"):
+        vfi.predict_middle(model, windows_of()[0])
+
+
+def test_predictions_are_rounded_and_clipped(dncnn):
+    import keras
+
+    neighbours = keras.Input((None, None, 18), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255)(neighbours)
+    for value, expected in [(1.7, 255), (-0.3, 0), (100.6 / 255, 101)]:
+        constant = keras.initializers.Constant(value)
+        layer = keras.layers.Conv2D(3, 1, kernel_initializer="zeros", bias_initializer=constant)
+        drawn = vfi.predict_middle(keras.Model(neighbours, layer(scaled)), windows_of())
+        assert np.unique(drawn).tolist() == [expected]
+
+
+def test_models_are_found_in_order(dncnn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(vfi, "ASSETS", tmp_path / "assets")
+    with pytest.raises(FileNotFoundError, match="Run notebook 04"):
+        vfi.load_model("small")
+    with pytest.raises(FileNotFoundError, match="Run notebook 03"):
+        vfi.load_untrained("small")
+    shipped = dncnn(depth=3, width=4, name="small")
+    shipped.set_weights([weight + 1 for weight in shipped.get_weights()])
+    (tmp_path / "assets" / "models").mkdir(parents=True)
+    shipped.save(tmp_path / "assets" / "models" / "small.keras")
+    assert np.array_equal(vfi.load_model("small").get_weights()[0], shipped.get_weights()[0])
+    fresh = dncnn(depth=3, width=4, name="small")
+    assert np.array_equal(vfi.load_untrained("small").get_weights()[0], fresh.get_weights()[0]), "trained weights kept"
+
+    mine = dncnn(depth=3, width=5, name="small")
+    for folder in (vfi.work("models"), vfi.work("runs", "small")):
+        folder.mkdir(parents=True)
+    mine.save(vfi.work("models", "small.keras"))
+    mine.save(vfi.work("runs", "small", "model.keras"))
+    assert vfi.load_untrained("small").count_params() == mine.count_params()
+    assert vfi.load_model("small").count_params() == mine.count_params()
+    assert vfi.load_model(tmp_path / "assets" / "models" / "small.keras").count_params() == shipped.count_params()
+    assert "small: work/runs/small/model.keras" in capsys.readouterr().out.replace(os.sep, "/")
+
+
+@pytest.mark.parametrize("path", sorted(vfi.ASSETS.glob("models/*.keras")), ids=lambda path: path.stem)
+def test_shipped_models_load_and_beat_showing_a_frame_again(path):
+    model = vfi.load_model(path.stem)
+    side = np.linspace(0, 6 * np.pi, 64)
+    picture = lambda time: np.uint8(127 + 60 * np.sin(side[:, None] + 0.1 * time) * np.cos(side - 0.2 * time))  # noqa: E731
+    window = np.stack([np.repeat(picture(time)[..., None], 3, axis=-1) for time in range(-3, 4)])[None]
+    neighbours, targets = vfi.split_middle(window)
+    drawn = vfi.predict_middle(model, neighbours)
+    assert vfi.psnr(drawn, targets)[0] > vfi.psnr(vfi.nearest(neighbours), targets)[0]
+    assert path.stat().st_size < 10e6 and path.with_suffix(".csv").exists() and path.with_suffix(".md").exists()
+
+
+UNDER_JAX = """
+import sys, numpy as np, keras
+sys.path.insert(0, sys.argv[1])
+import vfi_utils as vfi
+assert keras.backend.backend() == "jax"
+np.save(sys.argv[4], vfi.load_model(sys.argv[2]).predict_on_batch(np.load(sys.argv[3])))
+assert "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_tensorflow_and_jax_draw_the_same(dncnn, tmp_path, residual):
+    pytest.importorskip("jax")
+    model = dncnn(residual=residual, depth=6, width=16)
+    model.set_weights([weight + RANDOM.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
+    model.save(tmp_path / "a.keras")
+    inputs = vfi.innermost(windows_of(), 6)
+    np.save(tmp_path / "in.npy", inputs)
+    arguments = [
+        sys.executable,
+        "-c",
+        UNDER_JAX,
+        vfi.ROOT,
+        tmp_path / "a.keras",
+        tmp_path / "in.npy",
+        tmp_path / "out.npy",
+    ]
+    subprocess.run(list(map(str, arguments)), env={**os.environ, "KERAS_BACKEND": "jax"}, check=True)
+    assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(inputs)).max() < 1e-5

@@ -1,0 +1,390 @@
+"""Notebooks: their form (quick), and that each of them runs, in order and alone (slower, marked `runs`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+import vfi_utils as vfi
+from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
+from run_notebooks import run_notebook
+from stamp_badges import stamp
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NEED_GPU = ("04",)
+LIMIT = 120  # seconds one cell may take with VFI_FAST=1
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def sources(nb, kind: str) -> list[str]:
+    return [cell.source for cell in nb.cells if cell.cell_type == kind and cell.source.strip()]
+
+
+def bootstrap(path: Path) -> str:
+    """Return the source of a notebook's bootstrap cell."""
+    return next(source for source in sources(read(path), "code") if source.startswith("# Setup"))
+
+
+def badge(path: Path, repository: str) -> str:
+    url = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
+
+
+def texts(nb) -> str:
+    """Return all outputs of a notebook that are text."""
+    parts = []
+    for output in (output for cell in nb.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        parts += [output.get("text", ""), *(str(data[kind]) for kind in data if kind.startswith("text/"))]
+    return "\n".join(parts)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Form
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@every_notebook
+def test_opening(path):
+    lines = read(path).cells[0].source.splitlines()
+    assert re.fullmatch(rf"# {path.name[:2]} · \S.*", lines[0])
+    assert next(line for line in lines[1:] if line.strip()) == badge(path, vfi.REPOSITORY)
+    headings = [line for source in sources(read(path), "markdown") for line in source.splitlines()]
+    assert sum(line.startswith("# ") for line in headings) == 1, "one H1"
+
+
+@every_notebook
+def test_bootstrap_cell_is_the_same_everywhere(path):
+    assert sum(source.startswith("# Setup") for source in sources(read(path), "code")) == 1
+    assert bootstrap(path) == bootstrap(NOTEBOOKS[0])
+
+
+@every_notebook
+def test_size(path):
+    nb = read(path)
+    code = [[line for line in source.splitlines() if line.strip()] for source in sources(nb, "code")]
+    lengths = [len(lines) for lines in code]
+    prose = "\n".join(sources(nb, "markdown"))
+    prose = re.sub(r"\]\([^)]*\)|<[^>]+>", " ", prose)  # not the addresses of links
+    pictures = [out for cell in nb.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert 25 <= len(nb.cells) <= 45
+    assert 10 <= len(code) <= 20
+    assert statistics.median(lengths) <= 8
+    assert max(lengths) <= 30
+    assert 500 <= len(re.findall(r"\w[\w'’.-]*", prose)) <= 1200
+    assert path.stat().st_size <= 2**20
+    assert 1 <= len(pictures) <= 8
+
+
+@every_notebook
+def test_committed_outputs_are_of_one_clean_run(path):
+    nb = read(path)
+    nbformat.validate(nb)
+    code = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert "widgets" not in nb.metadata
+    assert not [output for output in outputs if any("widget" in kind for kind in output.get("data", {}))]
+    assert nb.metadata.kernelspec.name == "python3"
+    assert not [cell for cell in nb.cells if "execution" in cell.metadata]
+
+
+@every_notebook
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"%cd\b",
+        r"!\s*pip\b",
+        r"%pip\b",
+        r"pip install",
+        r"\binput\(",
+        r"except\s*:",
+        r"tqdm\.auto",
+        r"tqdm\.notebook",
+        r"verbose=1\b",
+    ],
+)
+def test_code_leaves_out(path, pattern):
+    assert not re.search(pattern, "\n".join(sources(read(path), "code")))
+
+
+@every_notebook
+def test_words(path):
+    prose = "\n".join(sources(read(path), "markdown"))
+    assert not re.findall(r"\b(?:simply|just|easily)\b", prose, re.IGNORECASE)
+
+
+@every_notebook
+def test_settings_are_form_fields(path):
+    fields = re.findall(r"^(\w+) = .*# @param", "\n".join(sources(read(path), "code")), re.MULTILINE)
+    assert 3 <= len(fields) <= 6
+    assert fields == [field.upper() for field in fields]
+
+
+@every_notebook
+def test_links(path):
+    prose = "\n".join(sources(read(path), "markdown"))
+    targets = [target.split()[0] for target in re.findall(r"\]\(([^)]+)\)", prose)]
+    targets += re.findall(r'(?:src|href)="([^"]+)"', prose)
+    local = [unquote(target.split("#")[0]) for target in targets if not re.match(r"\w+:|#", target)]
+    assert not [target for target in local if not (path.parent / target).exists()]
+    own = f"https://colab.research.google.com/github/{vfi.REPOSITORY}/blob/main/"
+    own_files = [target.removeprefix(own) for target in targets if target.startswith(own)]
+    assert not [target for target in own_files if not (ROOT / target).exists()]
+    linked = {Path(target).name for target in targets}
+    at = NOTEBOOKS.index(path)
+    neighbours = NOTEBOOKS[max(at - 1, 0) : at] + NOTEBOOKS[at + 1 : at + 2]
+    assert {neighbour.name for neighbour in neighbours} <= linked
+
+
+@every_notebook
+def test_no_path_of_the_machine_that_ran_it(path):
+    nb = read(path)
+    text = "\n".join([cell.source for cell in nb.cells] + [texts(nb), json.dumps(nb.metadata)])
+    assert not re.findall(r"(?<![\w.~}-])/(?:root|home|tmp|work|Users|private/var)/[^\s'\"]*", text)
+
+
+@every_notebook
+def test_readme_lists_it_with_its_badge(path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    url = badge(path, vfi.REPOSITORY).rpartition("(")[2].rstrip(")")
+    rows = [line for line in readme.splitlines() if line.startswith("|")]
+    assert [row for row in rows if url in row and "colab-badge.svg" in row]
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.name.startswith(NEED_GPU)], ids=lambda path: path.stem)
+def test_training_notebooks_ask_for_a_gpu(path):
+    assert read(path).metadata.get("accelerator") == "GPU"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The repository's name, in all its copies
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def links_to(folder: Path, repository: str) -> dict[str, int]:
+    """Return how many links to a repository of this name each file has, once its owner is found right in all."""
+    owner, name = repository.split("/")
+    link = re.compile(rf"(?:github\.com|colab\.research\.google\.com/github|githubusercontent\.com)/([^/\s]+)/{name}\b")
+    found = {}
+    for path in (path for path in sorted(folder.rglob("*")) if path.suffix in (".md", ".ipynb", ".yml", ".py")):
+        owners = link.findall(path.read_text(encoding="utf-8"))
+        assert set(owners) <= {owner}, f"{path.name} links to {set(owners)}"
+        found |= {str(path.relative_to(folder)): len(owners)} if owners else {}
+    return found
+
+
+def test_all_links_name_the_same_repository(tmp_path):
+    assert all(f"notebooks/{path.name}" in links_to(copy_working_tree(tmp_path), vfi.REPOSITORY) for path in NOTEBOOKS)
+
+
+def test_stamping_changes_all_links_and_nothing_else(tmp_path):
+    before, after = copy_working_tree(tmp_path / "before"), copy_working_tree(tmp_path / "after")
+    changed = stamp(after, "somebody/some.thing-else")
+    names = {str(path.relative_to(after)) for path in changed}
+    assert names == {*links_to(before, vfi.REPOSITORY), "vfi_utils.py"}
+    assert links_to(after, "somebody/some.thing-else") == links_to(before, vfi.REPOSITORY)
+    for name in (str(path.relative_to(before)) for path in before.rglob("*") if path.is_file()):
+        stamped, original = (after / name).read_bytes(), (before / name).read_bytes()
+        if name in names:
+            stamped = stamped.replace(b"somebody/some.thing-else", vfi.REPOSITORY.encode())
+        assert stamped == original, name
+    assert stamp(after, "somebody/some.thing-else") == []
+    stamp(after, vfi.REPOSITORY)
+    assert all((after / name).read_bytes() == (before / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("repository", ["", "owner", "https://github.com/owner/name", "owner/name/tree"])
+def test_stamping_refuses_what_is_no_repository(tmp_path, repository):
+    with pytest.raises(ValueError, match="owner/name"):
+        stamp(tmp_path, repository)
+
+
+def test_versions_agree():
+    assert re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1] == vfi.VERSION
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The bootstrap cell
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Return a repository to clone that holds a module of the current version and nothing else."""
+    if not NOTEBOOKS or not shutil.which("git"):
+        pytest.skip("needs a notebook and git")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return release(folder, vfi.VERSION)
+
+
+def release(folder: Path, version: str) -> Path:
+    (folder / "vfi_utils.py").write_text(f'VERSION = "{version}"\n' + "# a line more per version\n" * int(version[0]))
+    return commit_all(folder)
+
+
+def setup(cwd: Path, source: Path | str) -> subprocess.CompletedProcess:
+    """Execute the bootstrap cell in `cwd`, then print the module's version and folder."""
+    cell = bootstrap(NOTEBOOKS[0]) + "\nprint(vfi.VERSION, Path(vfi.__file__).parent)\n"
+    cwd.mkdir(parents=True, exist_ok=True)
+    env = clean_environment(VFI_REPOSITORY=str(source), PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run([sys.executable, "-c", cell], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_setup_clones_once(tmp_path, source):
+    first = setup(tmp_path / "here", source)
+    assert first.stdout.split() == [vfi.VERSION, str(tmp_path / "here" / "vfi-dncnn")], first.stderr
+    shutil.rmtree(source)  # from here on there is no network
+    assert setup(tmp_path / "here", source).stdout == first.stdout
+
+
+def test_setup_uses_the_repository_around_the_notebook(tmp_path):
+    if not NOTEBOOKS:
+        pytest.skip("no notebook")
+    repository = copy_working_tree(tmp_path / "checkout")
+    done = setup(repository / "notebooks", tmp_path / "nowhere")
+    assert done.stdout.split() == [vfi.VERSION, str(repository)], done.stderr
+
+
+def test_setup_heals_what_an_interruption_left(tmp_path, source):
+    here = tmp_path / "here"
+    for leftover in ("vfi-dncnn.part", "vfi-dncnn"):
+        (here / leftover / ".git").mkdir(parents=True)
+        (here / leftover / ".git" / "index.lock").touch()
+    (here / "vfi-dncnn" / "precious.txt").touch()
+    done = setup(here, source)
+    assert done.stdout.split() == [vfi.VERSION, str(here / "vfi-dncnn")], done.stderr
+    assert not (here / "vfi-dncnn.part").exists()
+    assert [path.parent.parent for path in here.glob("*/precious.txt")] == [here], "kept aside, not deleted"
+
+
+def test_setup_updates_an_old_clone_and_keeps_what_it_made(tmp_path, source):
+    here = tmp_path / "here"
+    here.mkdir()
+    release(source, "0.9")
+    git("clone", "--quiet", "--depth=1", source.as_uri(), here / "vfi-dncnn", cwd=here)
+    (here / "vfi-dncnn" / "work").mkdir()
+    (here / "vfi-dncnn" / "work" / "model.keras").touch()
+    release(source, vfi.VERSION)
+    done = setup(here, source)
+    assert done.stdout.split() == [vfi.VERSION, str(here / "vfi-dncnn")], done.stderr
+    assert (here / "vfi-dncnn" / "work" / "model.keras").exists()
+
+
+def test_setup_says_what_to_do_about_an_old_version_it_cannot_update(tmp_path, source):
+    release(source, "0.9")
+    assert "RuntimeError: This notebook needs" in setup(tmp_path / "here", source).stderr
+    checkout = tmp_path / "checkout"
+    git("clone", "--quiet", source.as_uri(), checkout, cwd=tmp_path)
+    release(source, vfi.VERSION)
+    assert "git pull" in setup(checkout / "notebooks", source).stderr.splitlines()[-1]
+    assert '"0.9"' in (checkout / "vfi_utils.py").read_text(), "somebody's own checkout is theirs to update"
+
+
+def test_setup_without_network_names_the_address_and_leaves_nothing(tmp_path):
+    if not NOTEBOOKS or not shutil.which("git"):
+        pytest.skip("needs a notebook and git")
+    done = setup(tmp_path / "here", tmp_path / "nowhere")
+    assert re.search(rf"OSError: .*{tmp_path / 'nowhere'}.*[Cc]heck the network.*run this cell again", done.stderr)
+    assert not list((tmp_path / "here").iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The runner
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_in_place(folder: Path, *code: str) -> subprocess.CompletedProcess:
+    """Write a notebook of these code cells, run it in place, and return what the runner did."""
+    cells = [nbformat.v4.new_code_cell(source) for source in code]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
+    command = [sys.executable, ROOT / "tests" / "run_notebooks.py", "--in-place", "--cwd", folder, folder / "a.ipynb"]
+    env = clean_environment(VFI_WORK=str(folder / "work"))
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_runner_keeps_what_a_terminal_shows_and_names_what_was_made(tmp_path):
+    made = "import os; os.makedirs('work/figures'); open('work/figures/a.png', 'w').close()"
+    log = "sys.stderr.write('2026-01-01 00:00:00.1 I file.cc:1] oneDNN\\n1 of 2\\r2 of 2\\n'); print('b')"
+    done = run_in_place(tmp_path, f"print('a')\nimport sys\n{log}", "sys.executable", made)
+    assert done.returncode == 0, done.stderr
+    assert "a\n" in done.stdout
+    assert done.stdout.endswith("Tables and figures:\n  work/figures/a.png\n")
+    first, second, third = read(tmp_path / "a.ipynb").cells
+    assert {output.name: output.text for output in first.outputs} == {"stdout": "a\nb\n", "stderr": "2 of 2\n"}
+    assert second.outputs[0]["data"]["text/plain"] == repr(sys.executable), "the kernel is of this interpreter"
+    assert [cell.execution_count for cell in (first, second, third)] == [1, 2, 3]
+
+
+def test_runner_shows_the_cell_that_failed_and_leaves_the_notebook_alone(tmp_path):
+    done = run_in_place(tmp_path, "x = 1", "y = x / 0", "z = 2")
+    assert done.returncode == 1
+    assert "y = x / 0" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    assert [cell.execution_count for cell in read(tmp_path / "a.ipynb").cells] == [None, None, None]
+    assert [cell.execution_count for cell in read(tmp_path / "work" / "notebooks" / "a.ipynb").cells] == [1, 2, None]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+LEAVES = {  # by number: what a stage leaves under work/
+    "01": ["footage/sample/*/*/img1/000001.jpg", "footage/sample/*/*/seqinfo.ini"],
+    "02": ["frames/sample/*/*.npy", "frames/sample/**/windows.csv"],
+    "03": ["models/*.keras"],
+    "04": ["runs/*/history.csv", "runs/*/model.keras", "runs/*/run.json"],
+    "05": ["results/**/*.csv", "figures/**/*.png"],
+}
+
+
+def check_run(nb, path: Path, work: Path):
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    absent = [pattern for pattern in LEAVES.get(path.name[:2], []) if not list(work.glob(pattern))]
+    assert not absent, f"{path.name} left no {absent} under work/"
+    assert not list(work.rglob("*.part")), "unfinished files"
+
+
+@pytest.fixture(scope="session")
+def series_work(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("series")
+
+
+@pytest.mark.runs
+@every_notebook
+def test_runs_in_order(path, series_work):
+    env = clean_environment(VFI_FAST="1", VFI_WORK=str(series_work))
+    check_run(run_notebook(path, cwd=path.parent, env=env, timeout=LIMIT), path, series_work)
+
+
+@pytest.mark.runs
+@every_notebook
+def test_runs_alone_as_on_colab(path, snapshot, tmp_path):
+    """The notebook is the only file there is; the rest is cloned, as on Colab, from a copy of the working tree."""
+    shutil.copy(path, tmp_path)
+    env = clean_environment(
+        VFI_FAST="1",
+        VFI_DATASET="sample",
+        VFI_REPOSITORY=str(snapshot),
+        PYTHONPATH=os.pathsep.join([str(ROOT / "tests" / "stand_in"), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
+    )
+    nb = run_notebook(tmp_path / path.name, cwd=tmp_path, env=env, timeout=LIMIT)
+    check_run(nb, path, tmp_path / "vfi-dncnn" / "work")

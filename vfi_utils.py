@@ -718,7 +718,7 @@ def training_budget() -> dict:
         return {"epochs": 2, "steps_per_epoch": 3, "batch_size": 2, "crop": 32}
     if gpu_name():
         return {"epochs": 120, "steps_per_epoch": 83, "batch_size": 16, "crop": 64}
-    return {"epochs": 8, "steps_per_epoch": 20, "batch_size": 8, "crop": 64}
+    return {"epochs": 8, "steps_per_epoch": 100, "batch_size": 8, "crop": 32}
 
 
 def crop_batches(
@@ -1181,13 +1181,10 @@ def show_images(images, titles=(), columns: int = 0, name: str = "", width: floa
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     height, across = images[0].shape[:2]
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, rows * (width / columns * height / across + 0.3)),
-        squeeze=False,
-        layout="constrained",
-    )
+    titled = rows if len(titles) > columns else min(len(titles), 1)
+    inches = rows * width / columns * height / across + 0.27 * titled + (0.3 if caption else 0.05)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, inches), squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):

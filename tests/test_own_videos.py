@@ -273,7 +273,10 @@ def test_an_interrupted_import_is_done_again(source, folder, monkeypatch, when):
         write_whole(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vfi, *(("read_clip", stop_reading) if when == "decoding" else ("write_whole", stop_writing)))
+        if when == "decoding":
+            patch.setattr(own_videos, "read_clip", stop_reading)
+        else:
+            patch.setattr(vfi, "write_whole", stop_writing)
         with pytest.raises(KeyboardInterrupt):
             own_videos.import_videos(source, folder)
     assert (folder / "clips" / "a" / "stage.json").exists() and not (folder / "clips" / "b" / "stage.json").exists()

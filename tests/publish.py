@@ -1,0 +1,146 @@
+"""Put what the notebooks made where the README and GitHub show it; no number is typed by hand.
+
+python tests/publish.py figures                            # work/figures/*.png -> assets/figures/
+python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
+python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
+python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+
+import vfi_utils as vfi
+
+ROOT = vfi.ROOT
+
+
+def commit() -> str:
+    """Return the commit of the working tree, marked if it has changes."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def publish_figures() -> None:
+    """Copy the figures of the last run."""
+    for figure in sorted(vfi.work("figures").glob("*.png")):
+        vfi.write_whole(ROOT / "assets" / "figures" / figure.name, figure.read_bytes())
+        print("assets/figures/" + figure.name)
+
+
+def publish_results(name: str, called: str) -> None:
+    """Copy a summary, with what it was measured on, when, at which commit, and how long its models trained where."""
+    table = pd.read_csv(vfi.work("results", f"summary_{name}.csv"))
+    facts = {}
+    for model in table.model.unique():
+        path = vfi.work("runs", model, "run.json")
+        run = json.loads(path.read_text()) if path.exists() else {}
+        settings = run.get("settings", {})
+        steps = settings.get("epochs", 0) * settings.get("steps_per_epoch", 0)
+        facts[model] = {
+            "steps": steps,
+            "minutes": round(run.get("seconds", 0) / 60, 1),
+            "machine": run.get("machine", ""),
+        }
+    for fact in ("steps", "minutes", "machine"):
+        table[fact] = [facts[model][fact] for model in table.model]
+    table.insert(0, "data", called)
+    table["date"], table["commit"] = time.strftime("%Y-%m-%d"), commit()
+    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "beats_average": 3}
+    vfi.write_whole(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
+    print(f"assets/results_{name}.csv")
+
+
+def publish_model(name: str, called: str) -> None:
+    """Copy a finished run's model and curves, and write the card beside them."""
+    source, target = vfi.work("runs", name), ROOT / "assets" / "models"
+    run = json.loads((source / "run.json").read_text())
+    if not run["finished"]:
+        raise ValueError(f"{source} has not finished: run notebook 04.")
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / "model.keras", target / f"{name}.keras")
+    shutil.copyfile(source / "history.csv", target / f"{name}.csv")
+    settings, last = run["settings"], pd.read_csv(source / "history.csv").iloc[-1]
+    card = [
+        f"# {name}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| trained on | {called} |",
+        f"| steps | {settings['epochs'] * settings['steps_per_epoch']:,} of {settings['batch_size']} crops of "
+        f"{settings['crop']}x{settings['crop']} px |",
+        f"| loss | {settings['loss']} |",
+        f"| rate | {settings['learning_rate']}, warm-up and cosine |",
+        f"| precision while training | {settings['precision']}; stored as float32 |",
+        f"| seed | {settings['seed']} |",
+        f"| minutes | {run['seconds'] / 60:.0f} |",
+        f"| machine | {run['machine']}, {run['keras']} |",
+        f"| last epoch | train {last.psnr:.2f} dB on crops, test {last.test_psnr:.2f} dB on 32 whole windows |",
+        f"| published at commit | {commit()} |",
+        f"| scores | [results](../results_street.csv), curves in [{name}.csv]({name}.csv) |",
+        "| licence | MIT, as the code; the clips it was trained on are not part of the repository |",
+        "",
+        "The weights are those of the last epoch; nothing was chosen by a test window. To train it again, set",
+        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}` and the settings above.",
+        "",
+    ]
+    vfi.write_whole(target / f"{name}.md", "\n".join(card))
+    print(f"assets/models/{name}.keras, .csv, .md")
+
+
+def results_table(path: Path) -> str:
+    """Return the README's table for one file of results."""
+    table = pd.read_csv(path)
+    sequences = [name for name in table.footage.unique() if not name.endswith((" cameras", " windows"))]
+    psnr = table.pivot(index="model", columns="footage", values="psnr")
+    overall = table[table.footage == "all windows"].set_index("model")
+    head = ["", *sequences, "all", "SSIM", "PSNR where it moves", "beats the average in"]
+    rows = [" | ".join(["", *head, ""]).strip(), "|".join(["", "---", *["---:"] * (len(head) - 1), ""])]
+    for model, row in overall.iterrows():
+        cells = [f"{psnr.loc[model, name]:.2f}" for name in [*sequences, "all windows"]]
+        share = "-" if model == "average" else f"{100 * row.beats_average:.0f}%"
+        rows.append(" | ".join(["", model, *cells, f"{row.ssim:.3f}", f"{row.psnr_moving:.2f}", share, ""]).strip())
+    trained = overall[overall.steps > 0]
+    how = "; ".join(f"{model} {row.steps:,.0f} steps, {row.minutes:.0f} minutes" for model, row in trained.iterrows())
+    first = overall.iloc[0]
+    told = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."
+    if how:
+        told += f" Trained on {trained.machine.iloc[0]}: {how}."
+    return "\n".join([*rows, "", told + "*"])
+
+
+def publish_readme(path: Path = ROOT / "README.md") -> None:
+    """Fill in the tables between `<!-- results_NAME.csv -->` and `<!-- end -->`."""
+    text = path.read_text(encoding="utf-8")
+
+    def fill(found: re.Match) -> str:
+        return f"{found[1]}\n{results_table(ROOT / 'assets' / found[2])}\n{found[3]}"
+
+    text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(\n<!-- end -->)", fill, text, flags=re.DOTALL)
+    vfi.write_whole(path, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["figures", "results", "models", "readme"])
+    parser.add_argument("names", nargs="*", help="of data sets or of runs")
+    parser.add_argument("--called", default="", help="what the footage is, in words")
+    options = parser.parse_args()
+    if options.what == "figures":
+        publish_figures()
+    elif options.what == "readme":
+        publish_readme()
+    for name in options.names:
+        {"results": publish_results, "models": publish_model}[options.what](name, options.called)
+
+
+if __name__ == "__main__":
+    main()

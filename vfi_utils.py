@@ -232,8 +232,9 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
         chosen = folder / "chosen.json"
         if sequences is None and chosen.exists():
             sequences = json.loads(chosen.read_text())
+        elif sequences is None or set(sequences) <= set(MOT17):
+            write_whole(chosen, json.dumps(sequences))  # first: an interrupted choice is still the choice
         footage_source("mot17").get_mot17(folder, sequences, **mot17_options)
-        write_whole(chosen, json.dumps(sequences))
     elif dataset == "sample":
         draw_sample(folder)
     elif next(Path(dataset).expanduser().glob("t*/*/img1"), None):
@@ -248,8 +249,9 @@ def footage_source(name: str):
     full_name = f"vfi_footage_{name}"
     if full_name not in sys.modules:
         specification = importlib.util.spec_from_file_location(full_name, ASSETS / "footage" / f"{name}.py")
-        sys.modules[full_name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(sys.modules[full_name])
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        sys.modules[full_name] = module
     return sys.modules[full_name]
 
 
@@ -476,7 +478,10 @@ def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.nd
         print(f"using the frames in {shown(folder)}")
     else:
         print("no frames here yet: doing what notebooks 01 and 02 do")
-        fetch_frames(dataset) or build_frames(dataset)
+        if not fetch_frames(dataset):
+            build_frames(dataset)
+            if os.environ.get("VFI_DRIVE"):
+                pack_frames(dataset)
     windows = pd.read_csv(folder / "windows.csv", dtype={"sequence": str}).query("split == @split")
     if windows.empty:
         raise FileNotFoundError(
@@ -884,6 +889,14 @@ def train(
     batches.close()
     model = type(model).from_config(config)
     model.set_weights(learner.get_weights())
+    finish_run(folder, model)
+    return model
+
+
+def finish_run(folder: Path, model) -> None:
+    """Save a trained model and mark its run as finished: the marker is written last, and the backup goes after it."""
+    import keras
+
     model.save(folder / "model.part.keras")
     (folder / "model.part.keras").replace(folder / "model.keras")
     run = json.loads((folder / "run.json").read_text()) | {
@@ -895,7 +908,6 @@ def train(
     write_whole(folder / "run.json", json.dumps(run, indent=1))
     shutil.rmtree(folder / "backup", ignore_errors=True)
     to_drive(folder)
-    return model
 
 
 def begin_run(folder: Path, settings: dict) -> bool:

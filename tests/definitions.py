@@ -1,10 +1,18 @@
-"""What a notebook defines, without running the rest of it."""
+"""What several tests use: a notebook's definitions without the rest of it, and a Python without TensorFlow."""
 
 import ast
 from pathlib import Path
 
 import nbformat
 
+WITHOUT_TENSORFLOW = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+"""  # for a program that must do where only JAX is installed
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 

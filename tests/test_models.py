@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vfi_utils as vfi
-from definitions import definitions
+from definitions import WITHOUT_TENSORFLOW, definitions
 
 RANDOM = np.random.default_rng(0)
 
@@ -141,13 +141,20 @@ def test_shipped_models_load_and_beat_showing_a_frame_again(path):
     assert path.stat().st_size < 10e6 and path.with_suffix(".csv").exists() and path.with_suffix(".md").exists()
 
 
+def test_importing_the_module_is_cheap():
+    """Notebook 01 starts in a second because nothing heavy is imported at module level."""
+    heavy = ("tensorflow", "keras", "jax", "matplotlib", "imageio", "gdown", "fsspec")
+    code = f"import sys, vfi_utils; print(*[name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=vfi.ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
 UNDER_JAX = """
-import sys, numpy as np, keras
+import numpy as np, keras
 sys.path.insert(0, sys.argv[1])
 import vfi_utils as vfi
 assert keras.backend.backend() == "jax"
 np.save(sys.argv[4], vfi.load_model(sys.argv[2]).predict_on_batch(np.load(sys.argv[3])))
-assert "tensorflow" not in sys.modules
 """
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import vfi_utils as vfi
-from definitions import definitions
+from definitions import WITHOUT_TENSORFLOW, definitions
 
 SETTINGS = dict(epochs=3, steps_per_epoch=4, batch_size=2, crop=32, loss="mse", test_count=2, precision="float32")
 
@@ -146,19 +146,21 @@ def test_impossible_settings_are_refused_before_anything_is_written(runs):
     assert not runs.exists()
 
 
-def interrupt(runs, at_step=6):
-    """Stop a run in the middle of its second epoch, as the reader does with the stop button."""
-    cut = vfi.crop_batches
+def interrupt(runs, at_step=6, **changes):
+    """Stop a run after so many steps, as the reader does with the stop button; an epoch is four."""
+    import keras
 
-    def stopped(*arguments):
-        for number, batch in enumerate(cut(*arguments)):
-            if number == at_step:
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == at_step:
                 raise KeyboardInterrupt
-            yield batch
 
+    fit = keras.Model.fit
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(vfi, "crop_batches", stopped)
-        train(steps_per_epoch=4)
+        patch.setattr(
+            keras.Model, "fit", lambda self, *a, callbacks, **k: fit(self, *a, callbacks=[*callbacks, Stop()], **k)
+        )
+        train(**changes)
     assert not (runs / "small" / "model.keras").exists()
 
 
@@ -231,37 +233,24 @@ def test_mixed_precision_trains_and_saves_float32(runs):
 
 
 def test_mixed_precision_resumes(runs):
-    interrupt_settings = {"precision": "mixed_float16"}
-    whole = train("whole", **interrupt_settings)
-    cut = vfi.crop_batches
-
-    def stopped(*arguments):
-        for number, batch in enumerate(cut(*arguments)):
-            if number == 6:
-                raise KeyboardInterrupt
-            yield batch
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(vfi, "crop_batches", stopped)
-        train(**interrupt_settings)
-    assert same(train(**interrupt_settings), whole, 1e-6)
+    whole = train("whole", precision="mixed_float16")
+    interrupt(runs, precision="mixed_float16")
+    assert same(train(precision="mixed_float16"), whole, 1e-6)
 
 
 UNDER_JAX = """
-import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 import keras, pandas as pd, test_train, vfi_utils as vfi
 assert keras.backend.backend() == "jax"
 test_train.train("jax", epochs=2, steps_per_epoch=3)
 assert len(pd.read_csv(vfi.work("runs", "jax", "history.csv"))) == 2
-assert "tensorflow" not in sys.modules
 """
 
 
 def test_jax_trains_the_same_model(runs):
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    subprocess.run([sys.executable, "-c", UNDER_JAX, str(vfi.ROOT)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", WITHOUT_TENSORFLOW + UNDER_JAX, str(vfi.ROOT)], env=environment, check=True)
     train("tensorflow", epochs=2, steps_per_epoch=3)
     columns = ["epoch", "loss", "test_loss", "test_psnr"]
     tables = [pd.read_csv(runs / name / "history.csv")[columns] for name in ("jax", "tensorflow")]

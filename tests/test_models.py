@@ -169,7 +169,7 @@ def test_tensorflow_and_jax_draw_the_same(dncnn, tmp_path, residual):
     arguments = [
         sys.executable,
         "-c",
-        UNDER_JAX,
+        WITHOUT_TENSORFLOW + UNDER_JAX,
         vfi.ROOT,
         tmp_path / "a.keras",
         tmp_path / "in.npy",

@@ -1,5 +1,7 @@
 """Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -193,6 +195,23 @@ def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
     content = packed
     assert vfi.fetch_frames(str(footage), "the-id")
     assert len(vfi.get_frames(str(footage), "test")[1]) == 1
+
+
+def test_mounting_drive(tmp_path, own_work, monkeypatch):
+    with pytest.raises(RuntimeError, match="only Colab can"):
+        vfi.use_drive()
+    monkeypatch.syspath_prepend(str(vfi.ROOT / "tests" / "stand_in"))
+    for name in [name for name in sys.modules if name == "google" or name.startswith("google.colab")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(vfi, "on_colab", lambda: True)
+    monkeypatch.setenv("VFI_DRIVE", "")
+    vfi.use_drive(str(tmp_path / "drive" / "series"))
+    vfi.write_whole(own_work / "runs" / "a" / "history.csv", "epoch\n1\n")
+    vfi.to_drive(own_work / "runs" / "a")
+    assert (tmp_path / "drive" / "series" / "runs" / "a" / "history.csv").read_text() == "epoch\n1\n"
+    (own_work / "runs" / "a" / "history.csv").unlink()
+    assert vfi.from_drive(own_work / "runs" / "a")
+    assert (own_work / "runs" / "a" / "history.csv").exists()
 
 
 def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys):

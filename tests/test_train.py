@@ -277,6 +277,20 @@ def test_jax_trains_the_same_model(runs, tmp_path):
     assert len(pd.read_csv(runs / "jax" / "history.csv")) == 2
 
 
+def test_a_model_trained_on_the_sample_beats_what_it_should(runs):
+    """On a street it has not seen: far above showing a frame again, and no worse than the average it starts from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VFI_FAST", "1")
+        train_frames, train_windows = vfi.get_frames("sample", "train")
+        test_frames, test_windows = vfi.get_frames("sample", "test")
+    settings = SETTINGS | {"epochs": 4, "steps_per_epoch": 40, "batch_size": 4, "learning_rate": 3e-3}
+    model = vfi.train(small(), train_windows, train_frames, test_windows, test_frames, name="street", **settings)
+    summary = vfi.summarize(vfi.evaluate({"street": model}, test_frames, test_windows))
+    overall = summary[summary.footage == "all windows"].set_index("model").psnr
+    assert overall["street"] > overall["nearest"] + 2
+    assert overall["street"] > overall["average"] - 0.1
+
+
 def test_losses_against_hand_computed_values():
     target, drawn = np.zeros((2, 1, 2, 3), np.float32), np.zeros((2, 1, 2, 3), np.float32)
     drawn[1, 0, 0] = 0.6

@@ -1,0 +1,62 @@
+"""What is committed agrees with itself: the README's tables, the results, the shipped models and their cards."""
+
+import re
+import shutil
+
+import pandas as pd
+import publish
+import pytest
+
+import vfi_utils as vfi
+
+RESULTS = sorted((vfi.ROOT / "assets").glob("results_*.csv"))
+BASELINES = {"average", "nearest"}
+
+
+def test_the_readme_shows_what_the_results_say(tmp_path):
+    copy = tmp_path / "README.md"
+    shutil.copy(vfi.ROOT / "README.md", copy)
+    publish.publish_readme(copy)
+    assert copy.read_text() == (vfi.ROOT / "README.md").read_text(), "run: .venv/bin/python tests/publish.py readme"
+
+
+def test_a_changed_result_changes_the_readme(tmp_path, monkeypatch):
+    name = RESULTS[0].name
+    (tmp_path / "assets").mkdir()
+    table = pd.read_csv(RESULTS[0])
+    table.loc[table.footage == "all windows", "psnr"] = 12.34
+    table.to_csv(tmp_path / "assets" / name, index=False)
+    (tmp_path / "README.md").write_text(f"<!-- {name} -->\nold\n<!-- end -->\n")
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    publish.publish_readme(tmp_path / "README.md")
+    told = (tmp_path / "README.md").read_text()
+    assert "12.34" in told and "old" not in told
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_are_complete_and_consistent(path):
+    table = pd.read_csv(path)
+    assert table.data.nunique() == 1 and BASELINES <= set(table.model)
+    assert (table.groupby("footage").model.nunique() == table.model.nunique()).all()
+    trained = table[~table.model.isin(BASELINES)]
+    assert (trained.steps > 0).all() and (trained.minutes > 0).all() and trained.machine.notna().all()
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", str(table.commit.iloc[0]))
+    sequences = table[~table.footage.str.endswith((" cameras", " windows"))]
+    for model, part in sequences.groupby("model"):
+        overall = table[(table.model == model) & (table.footage == "all windows")].iloc[0]
+        assert part.windows.sum() == overall.windows
+        assert abs((part.psnr * part.windows).sum() / part.windows.sum() - overall.psnr) < 2e-3
+
+
+def test_the_sample_is_as_hard_as_the_committed_result_says():
+    table = pd.read_csv(vfi.ASSETS / "results_sample.csv").query("model == 'average'").set_index("footage").psnr
+    assert table["fixed cameras"] > 38 and 25 < table["moving cameras"] < 35
+
+
+def test_shipped_models_have_cards_that_say_how_they_were_made():
+    models = sorted(vfi.ASSETS.glob("models/*.keras"))
+    assert {"dncnn", "dncnn_residual"} <= {path.stem for path in models}
+    for path in models:
+        history, card = pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".md").read_text()
+        assert f"{int(history.step.iloc[-1]):,} of" in card and f"test {history.test_psnr.iloc[-1]:.2f} dB" in card
+        assert path.stat().st_size < 10e6

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -914,7 +915,7 @@ def architecture(model) -> str:
     """Return a fingerprint of a model's layers, whatever the model and they are called."""
     config = model.get_config()
     text = json.dumps(config | {"name": ""}, sort_keys=True, default=str)
-    for number, layer in enumerate(config["layers"]):
+    for number, layer in enumerate(config.get("layers", [])):
         text = text.replace(f'"{layer["name"]}"', f'"#{number}"')
     return digest(text)
 
@@ -932,7 +933,7 @@ def begin_run(folder: Path, settings: dict) -> bool:
     if run["settings"] != settings:
         raise ValueError(
             f"The run in {shown(folder)} was made with other settings ({changes(run['settings'], settings)}). Give "
-            "this one another RUN_NAME, or delete that folder."
+            "this one another name (RUN_SUFFIX in notebook 04), or delete that folder."
         )
     finished = run["finished"] and (folder / "model.keras").exists()
     print(f"{folder.name}: {'reusing the finished run' if finished else 'carrying on with the run'} in {shown(folder)}")
@@ -945,6 +946,7 @@ def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
     `BackupAndRestore` writes the weights first and the epoch's number after, so a kill between the two leaves a number
     that is one too low, and a kill during the first leaves weights that cannot be read. The optimiser's own step count
     is in the weights file; the number is made to agree with it, and unreadable weights give way to the previous ones.
+    Backups are made at the end of an epoch. In float16 the optimiser skips a step now and then, so it is rounded up.
     """
     import h5py
 
@@ -959,8 +961,9 @@ def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
         if weights == previous:
             print("the last backup is broken; going on from the one before")
             shutil.copyfile(previous, latest)
-        write_whole(backup / "training_metadata.json", json.dumps({"epoch": steps // steps_per_epoch, "batch": 0}))
-        return steps // steps_per_epoch
+        epochs = math.ceil(steps / steps_per_epoch)
+        write_whole(backup / "training_metadata.json", json.dumps({"epoch": epochs, "batch": 0}))
+        return epochs
     shutil.rmtree(backup, ignore_errors=True)
     return 0
 

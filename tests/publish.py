@@ -1,6 +1,6 @@
 """Put what the notebooks made where the README and GitHub show it; no number is typed by hand.
 
-python tests/publish.py figures                            # work/figures/*.png -> assets/figures/
+python tests/publish.py figures                            # work/figures/ -> assets/figures/
 python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
 python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
@@ -31,7 +31,7 @@ def commit() -> str:
 
 def publish_figures() -> None:
     """Copy the figures of the last run."""
-    for figure in sorted(vfi.work("figures").glob("*.png")):
+    for figure in sorted(vfi.work("figures").glob("*.*")):
         vfi.write_whole(ROOT / "assets" / "figures" / figure.name, figure.read_bytes())
         print("assets/figures/" + figure.name)
 

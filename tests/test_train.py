@@ -128,14 +128,14 @@ def test_a_finished_run_is_not_trained_again(runs, monkeypatch, capsys):
 def test_other_settings_ask_for_another_name(runs, change):
     stopped = runs / "small"
     interrupt(runs)
-    with pytest.raises(ValueError, match=f"{next(iter(change))}.*another RUN_NAME"):
+    with pytest.raises(ValueError, match=f"{next(iter(change))}.*another name"):
         train(**change)
     assert (stopped / "history.csv").exists() and (stopped / "backup").exists(), "nothing made is lost"
 
 
 def test_a_changed_model_asks_for_another_name(runs):
     interrupt(runs)
-    with pytest.raises(ValueError, match="architecture.*another RUN_NAME"):
+    with pytest.raises(ValueError, match="architecture.*another name"):
         train(model=small(width=9))
 
 
@@ -209,6 +209,16 @@ def test_a_half_written_backup_is_not_trusted(runs, harm):
     resumed, whole = train(), train("whole")
     assert same(resumed, whole, 1e-6)
     assert pd.read_csv(runs / "small" / "history.csv").epoch.tolist() == [1, 2, 3]
+
+
+def test_steps_skipped_in_float16_do_not_cost_an_epoch(tmp_path):
+    import h5py
+
+    for path, steps in [("optimizer/inner_optimizer/vars/0", 398), ("optimizer/vars/0", 400)]:
+        with h5py.File(tmp_path / "latest.weights.h5", "w") as file:
+            file[path] = steps
+        assert vfi.finished_epochs(tmp_path, 100) == 4
+        assert json.loads((tmp_path / "training_metadata.json").read_text())["epoch"] == 4
 
 
 def test_a_run_goes_on_from_its_copy_on_drive(runs, tmp_path, monkeypatch):

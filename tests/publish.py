@@ -82,14 +82,14 @@ def publish_model(name: str, called: str) -> None:
         f"| precision while training | {settings['precision']}; stored as float32 |",
         f"| seed | {settings['seed']} |",
         f"| minutes | {run['seconds'] / 60:.0f} |",
-        f"| machine | {run['machine']}, {run['keras']} |",
+        f"| machine | {run['machine']}; Keras {run['keras']} |",
         f"| last epoch | train {last.psnr:.2f} dB on crops, test {last.test_psnr:.2f} dB on 32 whole windows |",
         f"| published at commit | {commit()} |",
         f"| scores | [results](../results_street.csv), curves in [{name}.csv]({name}.csv) |",
-        "| licence | MIT, as the code; the clips it was trained on are not part of the repository |",
+        "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
         "The weights are those of the last epoch; nothing was chosen by a test window. To train it again, set",
-        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}` and the settings above.",
+        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}`, and the rest of the above in its `budget`.",
         "",
     ]
     vfi.write_whole(target / f"{name}.md", "\n".join(card))

@@ -89,7 +89,7 @@ def publish_model(name: str, called: str) -> None:
         "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
         "The weights are those of the last epoch; nothing was chosen by a test window. To train it again, set",
-        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}`, and the rest of the above in its `budget`.",
+        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}`, the rest in its `budget`.",
         "",
     ]
     vfi.write_whole(target / f"{name}.md", "\n".join(card))
@@ -110,11 +110,20 @@ def results_table(path: Path) -> str:
         rows.append(" | ".join(["", model, *cells, f"{row.ssim:.3f}", f"{row.psnr_moving:.2f}", share, ""]).strip())
     trained = overall[overall.steps > 0]
     how = "; ".join(f"{model} {row.steps:,.0f} steps, {row.minutes:.0f} minutes" for model, row in trained.iterrows())
+    verdicts = []
+    for model in trained.index:
+        gain = overall.psnr[model] - overall.psnr["average"]
+        shares = table[table.model == model].set_index("footage").beats_average
+        kinds = [f"{100 * shares[f'{kind} cameras']:.0f}% with {kind} cameras" for kind in ("fixed", "moving")]
+        verdicts.append(
+            f"- `{model}` {'beats' if gain > 0 else 'loses to'} the average by {abs(gain):.2f} dB; it is better in "
+            f"{100 * shares['all windows']:.0f}% of the windows ({' and '.join(kinds)})."
+        )
     first = overall.iloc[0]
     told = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."
     if how:
         told += f" Trained on {trained.machine.iloc[0]}: {how}."
-    return "\n".join([*rows, "", told + "*"])
+    return "\n".join([*rows, "", told + "*", "", *verdicts])
 
 
 def publish_readme(path: Path = ROOT / "README.md") -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -91,7 +92,7 @@ def run_notebook(path: Path, cwd: Path, env: dict[str, str] | None = None, timeo
     client = Client(nb, path.stem, timeout=timeout, resources={"metadata": {"path": str(cwd)}})
     env = {"TF_CPP_MIN_LOG_LEVEL": "3", **(os.environ if env is None else env)}
     try:
-        client.execute(env=env)
+        client.execute(env=env, stderr=subprocess.DEVNULL)  # native logs; what Python prints comes another way
     except FAILURES as error:
         error.notebook = nb
         raise

@@ -168,6 +168,7 @@ def main() -> int:
     started = time.monotonic()
     for path in paths:
         print(f"\n=== {path.name}", flush=True)
+        begun = time.monotonic()
         try:
             nb, failure = run_notebook(path, options.cwd, timeout=options.timeout), None
         except FAILURES as error:
@@ -175,6 +176,7 @@ def main() -> int:
         executed = path if options.in_place and not failure else copies / path.name
         executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, executed)
+        print(f"=== {path.name}: {time.monotonic() - begun:.0f} s", flush=True)
         if failure:
             message = str(failure) if sys.stderr.isatty() else re.sub(r"\x1b\[[\d;]*m", "", str(failure))
             print(f"\n{message}\n{path.name} failed; what it did until then: {relative(executed)}", file=sys.stderr)

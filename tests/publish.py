@@ -131,9 +131,9 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
     text = path.read_text(encoding="utf-8")
 
     def fill(found: re.Match) -> str:
-        return f"{found[1]}\n{results_table(ROOT / 'assets' / found[2])}\n{found[3]}"
+        return f"{found[1]}\n{results_table(ROOT / 'assets' / found[2])}\n\n{found[3]}"
 
-    text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(\n<!-- end -->)", fill, text, flags=re.DOTALL)
+    text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
     vfi.write_whole(path, text)
 
 

@@ -1,6 +1,7 @@
 """Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -200,12 +201,14 @@ def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
 def test_mounting_drive(tmp_path, own_work, monkeypatch):
     with pytest.raises(RuntimeError, match="only Colab can"):
         vfi.use_drive()
-    monkeypatch.syspath_prepend(str(vfi.ROOT / "tests" / "stand_in"))
-    for name in [name for name in sys.modules if name == "google" or name.startswith("google.colab")]:
-        monkeypatch.delitem(sys.modules, name)
+    mounted = []
+    colab = types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(vfi, "on_colab", lambda: True)
     monkeypatch.setenv("VFI_DRIVE", "")
     vfi.use_drive(str(tmp_path / "drive" / "series"))
+    assert mounted == ["/content/drive"]
     vfi.write_whole(own_work / "runs" / "a" / "history.csv", "epoch\n1\n")
     vfi.to_drive(own_work / "runs" / "a")
     assert (tmp_path / "drive" / "series" / "runs" / "a" / "history.csv").read_text() == "epoch\n1\n"

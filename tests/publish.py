@@ -4,6 +4,9 @@ python tests/publish.py figures                            # work/figures/ -> as
 python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
 python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
+
+Publish models under the oldest supported Keras (tests/constraints-oldest.txt): a newer one reads what an older one
+wrote, and not the other way round.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 
 import vfi_utils as vfi
+from definitions import definitions
 
 ROOT = vfi.ROOT
+VARIANTS = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}  # as notebook 03 makes
 
 
 def commit() -> str:
@@ -60,13 +67,16 @@ def publish_results(name: str, called: str) -> None:
 
 
 def publish_model(name: str, called: str) -> None:
-    """Copy a finished run's model and curves, and write the card beside them."""
+    """Save a finished run's weights in a model of this Keras, copy its curves, and write the card beside them."""
     source, target = vfi.work("runs", name), ROOT / "assets" / "models"
     run = json.loads((source / "run.json").read_text())
     if not run["finished"]:
         raise ValueError(f"{source} has not finished: run notebook 04.")
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / "model.keras", target / f"{name}.keras")
+    model = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"](**VARIANTS[name], name=name)
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
+        model.load_weights(archive.extract("model.weights.h5", folder))
+    model.save(target / f"{name}.keras")
     shutil.copyfile(source / "history.csv", target / f"{name}.csv")
     settings, last = run["settings"], pd.read_csv(source / "history.csv").iloc[-1]
     card = [

@@ -20,7 +20,7 @@ test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick on
 	@$(PY) -m pytest $(ARGS)
 
 bench: $(VENV)/.for-test  ## measure what the series costs in time and memory
-	@PYTHONPATH=. $(PY) tests/bench.py $(ARGS)
+	@$(PY) tests/bench.py $(ARGS)
 
 notebooks: $(VENV)/.for-run  ## execute all notebooks in place, so that their outputs come from one run
 	@$(PY) tests/run_notebooks.py --in-place

@@ -100,6 +100,17 @@ def dataset_name(dataset: str) -> str:
     return dataset if dataset in ("mot17", "sample") else Path(dataset).expanduser().resolve().name
 
 
+def dataset_source(dataset: str) -> str:
+    """Return what tells two data sets apart that have one short name: the whole path of a folder."""
+    return dataset if dataset in ("mot17", "sample") else str(Path(dataset).expanduser().resolve())
+
+
+def run_suffix(dataset: str) -> str:
+    """Return what a run's name ends in, so that runs on your footage get names of their own: "", or "-<folder>"."""
+    name = dataset_name(choose_dataset(dataset))
+    return "" if name in ("mot17", "sample") else f"-{name}"
+
+
 def shown(path: Path) -> str:
     """Return a path as it is shown to a reader: relative to the repository or to the current folder if inside one."""
     for base in (ROOT, Path.cwd()):
@@ -411,6 +422,32 @@ def guess_camera(frames: np.ndarray) -> str:
     return "moving" if np.median(shares) > 0.2 else "fixed"
 
 
+def find_breaks(row, files: list[Path], frames: np.ndarray, look: bool) -> list[int]:
+    """Return the indices of frames that do not follow on the one before: a number is missing, or the scene is cut.
+
+    Args:
+        row: of `list_sequences`, to name the sequence in what is printed.
+        files: the sequence's images.
+        frames: the same, shrunk, uint8 `[T, H, W, 3]`.
+        look: whether to look for cuts and repeated frames in the pictures, too; what is found is printed.
+    """
+    name, breaks = f"{row.split}/{row.sequence}", []
+    if all(file.stem.isdecimal() for file in files):
+        breaks = [i for i in range(1, len(files)) if int(files[i].stem) != int(files[i - 1].stem) + 1]
+    if breaks:
+        missing = ", ".join(files[i].name for i in breaks[:5])
+        print(f"{name}: frames are missing before {missing}; no window crosses there")
+    if look:
+        videos = footage_source("own_videos")
+        changed = videos.frame_changes(frames)
+        if cuts := videos.find_cuts(changed):
+            print(f"{name}: cuts at frames {cuts}; no window crosses one")
+        if repeated := videos.find_duplicates(changed):
+            print(f"{name}: {len(repeated)} frames repeat the one before: {repeated[:10]}")
+        breaks = breaks + cuts
+    return breaks
+
+
 def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tuple = LEFT_OUT) -> pd.DataFrame:
     """Shrink a data set's footage to 160x90 once and list its windows (the whole of notebook 02).
 
@@ -426,8 +463,12 @@ def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tupl
         The table of `list_sequences` with the number of windows, without the column `folder`.
     """
     dataset = choose_dataset(dataset)
-    table = list_sequences(footage or get_footage(dataset))
+    footage = footage or get_footage(dataset)
+    table = list_sequences(footage)
+    if (footage / "chosen.json").exists() and (chosen := json.loads((footage / "chosen.json").read_text())):
+        table = table[table.sequence.isin(chosen)].reset_index(drop=True)
     folder = work("frames", dataset_name(dataset))
+    breaks = {}
     for index, row in table.iterrows():
         target = folder / row.split / f"{row.sequence}.npy"
         files = image_files(row.folder)
@@ -447,13 +488,21 @@ def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tupl
             print(f"{row.split}/{row.sequence}: {row.frames} of {row.promised} frames are there; they are used")
         if row.frames < WINDOW:
             print(f"{row.split}/{row.sequence}: shorter than a window of {WINDOW} frames, so it yields no window")
+        elif dataset != "sample":
+            frames = np.load(target, mmap_mode="r")
+            breaks[row.split, row.sequence] = find_breaks(row, files, frames, look=dataset != "mot17")
     windows = []
     for split, part in table.groupby("split", sort=False):
         part = part[~part.sequence.isin(leave_out)].set_index("sequence")
         rows = build_windows(part.frames.to_dict())
-        windows.append(rows.assign(split=split, camera=rows.sequence.map(part.camera)))
+        broken = [
+            any(row.start < at < row.start + WINDOW for at in breaks.get((split, row.sequence), []))
+            for row in rows.itertuples()
+        ]
+        windows.append(rows[~np.array(broken, bool)].assign(split=split, camera=rows.sequence.map(part.camera)))
     windows = pd.concat(windows)[["split", "sequence", "camera", "start", "middle"]]
     write_whole(folder / "windows.csv", windows.to_csv(index=False))
+    mark_finished(folder, {"footage": dataset_source(dataset)})
     counts = windows.groupby(["split", "sequence"]).size()
     table["windows"] = [int(counts.get((row.split, row.sequence), 0)) for row in table.itertuples()]
     return table.drop(columns="folder")
@@ -475,7 +524,7 @@ def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.nd
     """
     dataset = choose_dataset(dataset)
     folder = work("frames", dataset_name(dataset))
-    if (folder / "windows.csv").exists():
+    if (folder / "windows.csv").exists() and is_finished(folder, {"footage": dataset_source(dataset)}):
         print(f"using the frames in {shown(folder)}")
     else:
         print("no frames here yet: doing what notebooks 01 and 02 do")
@@ -532,10 +581,10 @@ def fetch_frames(dataset: str = "", drive_id: str = "") -> bool:
         OSError: if Drive does not give out the file with that id.
     """
     folder = work("frames", dataset_name(choose_dataset(dataset)))
-    packed = folder.with_suffix(".zip")
+    packed = folder.with_name(f"{folder.name}{drive_id and '-'}{drive_id}.zip")
     if (folder / "windows.csv").exists():
         return bool(drive_id)
-    if drive_id:
+    if drive_id and not packed.exists():
         import gdown
 
         packed.parent.mkdir(parents=True, exist_ok=True)
@@ -546,9 +595,12 @@ def fetch_frames(dataset: str = "", drive_id: str = "") -> bool:
                 f"Google Drive does not give out the file {drive_id} ({error}). Ask its owner to share it with anyone "
                 f"who has the link, put it at {packed} by hand, or clear FRAMES_DRIVE_ID to build the frames."
             ) from error
-    elif not packed.exists() and not from_drive(packed):
+    elif not drive_id and not from_drive(packed):
         return False
-    unpack_frames(packed, dataset)
+    try:
+        unpack_frames(packed, dataset)
+    finally:
+        packed.unlink()
     return True
 
 
@@ -588,11 +640,11 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
     """
     name = str(name_or_path)
     if name.endswith(".keras"):
-        places = [Path(name).expanduser()]
+        places = [Path(name).expanduser().resolve()]
     else:
         yours = work("models", f"{name}.keras") if untrained else work("runs", name, "model.keras")
         places = [yours, ASSETS / "models" / f"{name}.keras"]
-        if not yours.exists() and not untrained:
+        if not yours.exists():
             from_drive(yours.parent)
     for place in places:
         if place.exists():
@@ -847,6 +899,7 @@ def train(
     precision = precision or ("mixed_float16" if gpu_name() else "float32")
     settings = {
         "architecture": architecture(model),
+        "sequences": ", ".join(sorted(frames)),
         "data": digest(windows.to_csv(index=False) + str({k: v.shape for k, v in sorted(frames.items())})),
         "epochs": epochs,
         "steps_per_epoch": steps_per_epoch,
@@ -926,14 +979,15 @@ def begin_run(folder: Path, settings: dict) -> bool:
     Raises:
         ValueError: if it was made with other settings. Resuming would ignore some of them silently.
     """
-    if not (folder / "run.json").exists():
+    begun = [folder / name for name in ("history.csv", "backup", "model.keras") if (folder / name).exists()]
+    if not (folder / "run.json").exists() or not begun:
         write_whole(folder / "run.json", json.dumps({"settings": settings, "finished": False}, indent=1))
         return False
     run = json.loads((folder / "run.json").read_text())
     if run["settings"] != settings:
         raise ValueError(
             f"The run in {shown(folder)} was made with other settings ({changes(run['settings'], settings)}). Give "
-            "this one another name (RUN_SUFFIX in notebook 04), or delete that folder."
+            "this one another name (RUN_SUFFIX in notebook 04), or delete that folder and its copy on Drive, if any."
         )
     finished = run["finished"] and (folder / "model.keras").exists()
     print(f"{folder.name}: {'reusing the finished run' if finished else 'carrying on with the run'} in {shown(folder)}")
@@ -1097,7 +1151,8 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
     Returns:
         A row for each model and window: model, sequence, camera, middle, motion (share of pixels that move between t-1
         and t+1), mse (of values in 0-1), psnr (dB), ssim, psnr_moving (dB, over the pixels that move; NaN without any),
-        beats_average (bool). Equal frames count as 100 dB, so that one of them cannot make a mean infinite.
+        tint (how far the frame's mean red, green and blue are off, of 255, on average), beats_average (bool). Equal
+        frames count as 100 dB, so that one of them cannot make a mean infinite.
 
     Raises:
         ValueError: if there is no window, or a sequence of the windows has no frames.
@@ -1129,6 +1184,7 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
                             "psnr": np.minimum(score, 100),
                             "ssim": ssim(drawn, targets),
                             "psnr_moving": np.minimum(psnr(drawn, targets, moving), 100),
+                            "tint": np.abs(drawn.mean(axis=(1, 2)) - targets.mean(axis=(1, 2))).mean(axis=-1),
                             "beats_average": score > to_beat,
                         }
                     )
@@ -1141,14 +1197,14 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Average the rows of `evaluate`: per sequence, per kind of camera, and over all windows.
 
     Returns:
-        Columns footage, model, windows, mse, psnr, ssim, psnr_moving (dB), beats_average (share of windows, 0-1).
+        Columns footage, model, windows, mse, psnr, ssim, psnr_moving (dB), tint, beats_average (share of windows).
     """
     groups = {name: part for name, part in scores.groupby("sequence", sort=False)}
     groups |= {f"{name} cameras": part for name, part in scores.groupby("camera") if name}
     groups["all windows"] = scores
     measures = {
         "windows": ("psnr", "size"),
-        **{name: (name, "mean") for name in ("mse", "psnr", "ssim", "psnr_moving", "beats_average")},
+        **{name: (name, "mean") for name in ("mse", "psnr", "ssim", "psnr_moving", "tint", "beats_average")},
     }
     tables = [part.groupby("model", sort=False).agg(**measures).assign(footage=name) for name, part in groups.items()]
     table = pd.concat(tables).reset_index()
@@ -1160,8 +1216,8 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def report_environment() -> None:
-    """Print versions, the GPU or the way to one, free memory and disk, and where files go; imports nothing heavy."""
+def report_environment(training: bool = False) -> None:
+    """Print versions, the GPU (or, for training, the way to one), memory, disk, and where files go; imports little."""
     from importlib.metadata import PackageNotFoundError, version
 
     def known(package: str) -> str:
@@ -1175,6 +1231,8 @@ def report_environment() -> None:
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         print(f"GPU: {subprocess.run(query, capture_output=True, text=True).stdout.strip() or 'not answering'}")
+    elif not training:
+        print("GPU: none, and none is needed here")
     else:
         print("GPU: none. In Colab choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all")
     place = next(p for p in [work(), *work().parents] if p.exists())
@@ -1206,7 +1264,7 @@ def show_images(images, titles=(), columns: int = 0, name: str = "", width: floa
     rows = -(-len(images) // columns)
     height, across = images[0].shape[:2]
     titled = rows if len(titles) > columns else min(len(titles), 1)
-    inches = rows * width / columns * height / across + 0.27 * titled + (0.3 if caption else 0.05)
+    inches = rows * width / columns * height / across + 0.22 * titled + (0.25 if caption else 0)
     figure, axes = plt.subplots(rows, columns, figsize=(width, inches), squeeze=False, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
     for axis in axes.flat:

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from PIL import Image
 
@@ -37,7 +39,7 @@ def full_decode(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB").resize(vfi.FRAME_SIZE, Image.Resampling.BOX))
 
 
-def decode(folder: Path, footage: str) -> None:
+def decode(folder: Path, footage: str) -> bool:
     """Frames a second of `load_frames` beside a full decode and box filter in one thread; their agreement."""
     if footage:
         files = sorted(Path(footage).expanduser().rglob("*.jpg"))[:120]
@@ -61,6 +63,7 @@ def decode(folder: Path, footage: str) -> None:
     kind = f"{len(files)} files of {footage}" if footage else "a drawn 1920x1080 JPEG"
     print(f"decode, {kind}: full {rates[0]:.0f} frames/s, load_frames {rates[1]:.0f} frames/s")
     print(f"  ratio {np.median(ratios):.1f} (median of 3; promised: 5), agreement {agreement:.1f} dB (promised: 50)")
+    return bool(np.median(ratios) >= 5 and agreement >= 50)
 
 
 MEMORY = """
@@ -72,7 +75,7 @@ print(table.groupby("split").windows.sum().to_dict(), resource.getrusage(resourc
 """
 
 
-def memory(folder: Path, footage: str) -> None:
+def memory(folder: Path, footage: str) -> bool:
     """Peak memory of notebook 02's stage for all of MOT17: its 14 sequences, each image a link to one picture."""
     street_jpeg(folder / "picture.jpg")
     for name, (split, frames, *_) in vfi.MOT17.items():
@@ -87,9 +90,10 @@ def memory(folder: Path, footage: str) -> None:
     frames = sum(known[1] for known in vfi.MOT17.values())
     print(f"memory, {frames} frames of 1920x1080 in {time.perf_counter() - started:.0f} s: windows, peak GiB {told}")
     print("  (promised: under 1 GB)")
+    return float(told.split()[-1]) < 1e9 / 2**30
 
 
-def feeding(folder: Path, footage: str) -> None:
+def feeding(folder: Path, footage: str) -> bool:
     """Time of a training step on real batches over its time on one fixed batch, interleaved."""
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     random = np.random.default_rng(0)
@@ -110,6 +114,7 @@ def feeding(folder: Path, footage: str) -> None:
     place = vfi.gpu_name() or "the CPU"
     print(f"feeding, on {place}: {real:.3f} s a step with real batches, {same:.3f} s on one fixed batch")
     print(f"  ratio {real / same:.3f} (promised: at most 1.10)")
+    return bool(real / same <= 1.1)
 
 
 def main() -> None:
@@ -122,9 +127,12 @@ def main() -> None:
     if options.draw:
         street_jpeg(Path(options.draw))
         return
+    kept = {}
     for name in options.parts or parts:
         with tempfile.TemporaryDirectory() as folder:
-            parts[name](Path(folder), options.footage)
+            kept[name] = parts[name](Path(folder), options.footage)
+    if not all(kept.values()):
+        sys.exit("not as promised: " + ", ".join(name for name, well in kept.items() if not well))
 
 
 if __name__ == "__main__":

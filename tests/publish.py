@@ -16,10 +16,13 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
@@ -27,6 +30,7 @@ import vfi_utils as vfi
 from definitions import definitions
 
 ROOT = vfi.ROOT
+BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
 VARIANTS = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}  # as notebook 03 makes
 
 
@@ -61,7 +65,7 @@ def publish_results(name: str, called: str) -> None:
         table[fact] = [facts[model][fact] for model in table.model]
     table.insert(0, "data", called)
     table["date"], table["commit"] = time.strftime("%Y-%m-%d"), commit()
-    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "beats_average": 3}
+    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "tint": 2, "beats_average": 3}
     vfi.write_whole(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
     print(f"assets/results_{name}.csv")
 
@@ -93,13 +97,15 @@ def publish_model(name: str, called: str) -> None:
         f"| seed | {settings['seed']} |",
         f"| minutes | {run['seconds'] / 60:.0f} |",
         f"| machine | {run['machine']}; Keras {run['keras']} |",
-        f"| last epoch | train {last.psnr:.2f} dB on crops, test {last.test_psnr:.2f} dB on 32 whole windows |",
+        f"| last epoch | train {last.psnr:.2f} dB on crops, test {last.test_psnr:.2f} dB on whole frames |",
         f"| published at commit | {commit()} |",
         f"| scores | [results](../results_street.csv), curves in [{name}.csv]({name}.csv) |",
         "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
-        "The weights are those of the last epoch; nothing was chosen by a test window. To train it again, set",
-        f"`DATASET` in notebook 04 to a folder of clips, `EPOCHS = {settings['epochs']}`, the rest in its `budget`.",
+        "The weights are those of the last epoch; nothing was chosen by a test window. To train it again, in notebook 04",
+        "set `DATASET` to a folder of clips and, before training,",
+        "",
+        "    budget = " + json.dumps({name: settings[name] for name in BUDGET}),
         "",
     ]
     vfi.write_whole(target / f"{name}.md", "\n".join(card))
@@ -127,7 +133,8 @@ def results_table(path: Path) -> str:
         kinds = [f"{100 * shares[f'{kind} cameras']:.0f}% with {kind} cameras" for kind in ("fixed", "moving")]
         verdicts.append(
             f"- `{model}` {'beats' if gain > 0 else 'loses to'} the average by {abs(gain):.2f} dB; it is better in "
-            f"{100 * shares['all windows']:.0f}% of the windows ({' and '.join(kinds)})."
+            f"{100 * shares['all windows']:.0f}% of the windows ({' and '.join(kinds)}). "
+            f"The mean colour of its frames is off by {overall.tint[model]:.1f} levels of 255."
         )
     first = overall.iloc[0]
     told = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."

@@ -159,6 +159,10 @@ def main() -> int:
     parser.add_argument("--cwd", type=Path, default=ROOT / "notebooks", help="the kernels' working directory")
     parser.add_argument("--timeout", type=int, help="seconds one cell may take")
     options = parser.parse_args()
+    for name in ("VFI_WORK", "VFI_DATASET"):  # the kernels run in another folder
+        value = Path(os.environ.get(name) or os.devnull).expanduser()
+        if name == "VFI_WORK" and os.environ.get(name) or value.is_dir():
+            os.environ[name] = str(value.resolve())
     paths = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     missing = [str(path) for path in paths if not path.is_file()]
     if missing or not paths:

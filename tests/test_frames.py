@@ -1,5 +1,6 @@
 """Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
 
+import shutil
 import sys
 import types
 
@@ -131,6 +132,39 @@ def test_a_folder_of_sequences_becomes_frames_and_windows(tmp_path, own_work, ca
     assert changed == ["plaza.npy"]
 
 
+def test_no_window_crosses_a_missing_number_or_a_cut(tmp_path, own_work, capsys):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "train" / "gap", frames=23)
+    (footage / "train" / "gap" / "img1" / "000011.jpg").unlink()
+    for number in range(40):  # a slow slide over one wall, then over another
+        wall = street_picture(500, 180, seed=number // 20)
+        (footage / "train" / "cut" / "img1").mkdir(parents=True, exist_ok=True)
+        view = wall.crop((number, 0, number + 320, 180))
+        view.save(footage / "train" / "cut" / "img1" / f"{number:06d}.jpg", quality=95)
+    vfi.build_frames(str(footage))
+    windows = vfi.get_frames(str(footage), "train")[1]
+    assert windows[windows.sequence == "gap"].start.tolist() == [0, 12]
+    assert windows[windows.sequence == "cut"].start.tolist() == [0, 4, 8, 12, 20, 24, 28, 32]
+    told = capsys.readouterr().out
+    assert "train/gap: frames are missing before 000012.jpg" in told and "train/cut: cuts at frames [20]" in told
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path, own_work):
+    for place, seed in [("here", 0), ("there", 90)]:
+        write_sequence(tmp_path / place / "clips" / "test" / "a", frames=8, seed=seed)
+    first = vfi.get_frames(str(tmp_path / "here" / "clips"), "test")[0]["a"].copy()
+    second = vfi.get_frames(str(tmp_path / "there" / "clips"), "test")[0]["a"]
+    assert not np.array_equal(first, second)
+
+
+def test_only_the_chosen_sequences_of_mot17_are_used(tmp_path, own_work, monkeypatch):
+    footage = tmp_path / "mot17"
+    for name in ("MOT17-02", "MOT17-04"):
+        write_sequence(footage / "train" / name, frames=8)
+    vfi.write_whole(footage / "chosen.json", '["MOT17-02"]')
+    assert vfi.build_frames("mot17", footage).sequence.tolist() == ["MOT17-02"]
+
+
 def test_left_out_sequences_give_no_windows(tmp_path, own_work):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "MOT17-14", frames=8)
@@ -171,6 +205,10 @@ def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
     vfi.build_frames(str(footage))
     vfi.pack_frames(str(footage))
     before = vfi.get_frames(str(footage), "test")[0]["a"].copy()
+    shutil.rmtree(own_work / "frames" / "mini")
+    monkeypatch.setenv("VFI_DRIVE", "")
+    assert not vfi.fetch_frames(str(footage)), "a zip that was packed to be shared does not bring deleted frames back"
+    monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
     monkeypatch.setattr(vfi, "build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
     assert np.array_equal(vfi.get_frames(str(footage), "test")[0]["a"], before)
@@ -194,7 +232,7 @@ def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
     with pytest.raises(ValueError, match="not a zip of frames"):
         vfi.fetch_frames(str(footage), "the-id")
     content = packed
-    assert vfi.fetch_frames(str(footage), "the-id")
+    assert vfi.fetch_frames(str(footage), "the-id"), "what was no zip is fetched again"
     assert len(vfi.get_frames(str(footage), "test")[1]) == 1
 
 

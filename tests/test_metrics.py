@@ -73,8 +73,8 @@ def test_evaluate_gives_a_row_for_each_model_and_window(table):
     _, windows, scores = table
     assert len(scores) == 3 * len(windows) == 15
     assert scores.model.unique().tolist() == ["average", "nearest", "oracle"]
-    columns = ["model", "sequence", "camera", "middle", "motion", "mse", "psnr", "ssim", "psnr_moving", "beats_average"]
-    assert scores.columns.tolist() == columns
+    measures = ["motion", "mse", "psnr", "ssim", "psnr_moving", "tint", "beats_average"]
+    assert scores.columns.tolist() == ["model", "sequence", "camera", "middle", *measures]
 
 
 def test_evaluate_by_hand(table):
@@ -87,6 +87,14 @@ def test_evaluate_by_hand(table):
     assert np.isclose(average.mse, 10 ** (-average.psnr / 10))
     still = scores[scores.sequence == "still"]
     assert (still.psnr == 100).all() and still.psnr_moving.isna().all() and not still.beats_average.any()
+
+
+def test_tint_is_the_shift_of_the_mean_colour():
+    frames = {"a": flat(*[100] * 7)}
+    windows = vfi.build_windows({"a": 7})
+    reddish = lambda neighbours: neighbours[:, 2] + np.array([6, 0, 0], np.uint8)  # noqa: E731
+    scores = vfi.evaluate({"reddish": reddish}, frames, windows).set_index("model").tint
+    assert scores["reddish"] == 2 and scores["average"] == 0
 
 
 def test_a_model_that_is_worse_does_not_beat_the_average(table):

@@ -139,6 +139,14 @@ def test_a_changed_model_asks_for_another_name(runs):
         train(model=small(width=9))
 
 
+def test_settings_can_be_changed_until_something_was_trained(runs):
+    """Out of memory in the first step, say: halving the batch must not ask for another name."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(vfi, "compile_for_training", lambda *a: (_ for _ in ()).throw(MemoryError))
+        train()
+    train(batch_size=1)
+
+
 def test_impossible_settings_are_refused_before_anything_is_written(runs):
     for change, message in [({"loss": "l1"}, "must be one of"), ({"crop": 46}, "fit into frames of 80x45")]:
         with pytest.raises(ValueError, match=message):

@@ -12,6 +12,7 @@ wrote, and not the other way round.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import shutil
@@ -34,6 +35,7 @@ BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
 VARIANTS = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}  # as notebook 03 makes
 
 
+@functools.cache  # asked first by `main`, before anything that is published changes the tree
 def commit() -> str:
     """Return the commit of the working tree, marked if it has changes."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of data sets or of runs")
     parser.add_argument("--called", default="", help="what the footage is, in words")
     options = parser.parse_args()
+    commit()
     if options.what == "figures":
         publish_figures()
     elif options.what == "readme":

@@ -141,6 +141,22 @@ def test_shipped_models_load_and_beat_showing_a_frame_again(path):
     assert path.stat().st_size < 10e6 and path.with_suffix(".csv").exists() and path.with_suffix(".md").exists()
 
 
+KNOWN = {  # what each drew from one window of noise when it was made: the frame's mean colour, and a pixel
+    "dncnn": ([137.42, 130.79, 134.83], [151, 136, 133]),
+    "dncnn_2frames": ([115.09, 127.19, 129.72], [154, 169, 181]),
+    "dncnn_residual": ([127.86, 128.38, 129.53], [203, 134, 157]),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_shipped_models_draw_what_they_drew(name):
+    window = np.random.default_rng(0).integers(0, 256, (1, 6, 45, 80, 3), dtype=np.uint8)
+    drawn = vfi.predict_middle(vfi.load_model(vfi.ASSETS / "models" / f"{name}.keras"), window)[0]
+    colour, pixel = KNOWN[name]
+    assert np.abs(drawn.mean(axis=(0, 1)) - colour).max() < 0.02
+    assert np.abs(drawn[20, 40].astype(int) - pixel).max() <= 1
+
+
 def test_importing_the_module_is_cheap():
     """Notebook 01 starts in a second because nothing heavy is imported at module level."""
     heavy = ("tensorflow", "keras", "jax", "matplotlib", "imageio", "gdown", "fsspec")

@@ -528,3 +528,21 @@ def test_real_table_and_sources(monkeypatch):
     assert windows == {"train": 1320, "test": 1285}
     assert [source[0].rsplit("/", 1)[1] for source in mot17.SOURCES] == ["MOT17Det.zip", "MOT17.zip", "MOT17.zip"]
     assert json.dumps(mot17.SOURCES)
+
+
+def test_every_notebook_gets_mot17_by_itself(footage, serve, tmp_path, monkeypatch, capsys):
+    """Notebook 04 on a fresh Colab machine: from nothing to windows; only the sequences chosen before, if any were."""
+    server = serve(zipped(footage))
+    monkeypatch.setattr(mot17, "SOURCES", [server.source])
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "fresh"))
+    frames, windows = vfi.get_frames("mot17", "train")
+    assert set(frames) == {name for name, known in vfi.MOT17.items() if known[0] == "train"}
+    expected = vfi.build_windows({name: vfi.MOT17[name][1] for name in frames})
+    assert windows[["sequence", "start", "middle"]].equals(expected)
+    assert set(windows.camera) <= {"fixed", "moving"}
+
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "chosen"))
+    vfi.get_footage("mot17", ["MOT17-02"])
+    assert vfi.build_frames("mot17").sequence.tolist() == ["MOT17-02"]
+    with pytest.raises(FileNotFoundError, match="No test window"):
+        vfi.get_frames("mot17", "test")

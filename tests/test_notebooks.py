@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import imageio.v2
 import nbformat
+import pandas as pd
 import pytest
 
 import vfi_utils as vfi
@@ -388,3 +390,22 @@ def test_runs_alone_as_on_colab(path, snapshot, tmp_path):
     )
     nb = run_notebook(tmp_path / path.name, cwd=tmp_path, env=env, timeout=LIMIT)
     check_run(nb, path, tmp_path / "vfi-dncnn" / "work")
+
+
+@pytest.mark.runs
+def test_series_runs_on_a_folder_of_videos(tmp_path):
+    """What README promises: `VFI_DATASET=~/my_clips make run`."""
+    clips = tmp_path / "my_clips"
+    clips.mkdir()
+    street = vfi.footage_source("sample_street")
+    street.draw_sequence(tmp_path / "drawn", "street-03", 45)
+    frames = vfi.load_frames(tmp_path / "drawn", size=(160, 90))
+    imageio.v2.mimwrite(clips / "walk.mp4", list(frames), fps=29.97, macro_block_size=2)
+    env = clean_environment(VFI_FAST="1", VFI_WORK=str(tmp_path / "work"), VFI_DATASET=str(clips))
+    for path in NOTEBOOKS[:5]:
+        nb = run_notebook(path, cwd=path.parent, env=env, timeout=LIMIT)
+        assert not [out for cell in nb.cells for out in cell.get("outputs", []) if out.output_type == "error"]
+    work = tmp_path / "work"
+    assert (work / "runs" / "dncnn-my_clips" / "model.keras").exists(), "a run of its own name"
+    models = set(pd.read_csv(work / "results" / "windows_my_clips.csv").model)
+    assert models == {"average", "nearest", "dncnn-my_clips", "dncnn_residual-my_clips"}

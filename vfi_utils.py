@@ -655,12 +655,6 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
     )
 
 
-def history_file(name_or_path: str | Path) -> Path:
-    """Return the CSV with the training curves of the model that `model_file` finds."""
-    model = model_file(name_or_path)
-    return model.with_suffix(".csv") if model.is_relative_to(ASSETS) else model.with_name("history.csv")
-
-
 def load_model(name_or_path: str | Path):
     """Load a trained model and say which: `load_model("dncnn")` takes your run's, else the shipped one.
 

@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 RUN_REQUIREMENTS := requirements.txt tests/requirements-notebooks.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench notebooks lint badges clean
+.PHONY: help run test bench peers notebooks lint badges clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
@@ -21,6 +21,9 @@ test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick on
 
 bench: $(VENV)/.for-test  ## measure what the series costs in time and memory
 	@$(PY) tests/bench.py $(ARGS)
+
+peers: $(VENV)/.for-test  ## measure ffmpeg and OpenCV on VFI_DATASET (ARGS='--called "what it is"')
+	@$(PY) tests/peers.py $(ARGS)
 
 notebooks: $(VENV)/.for-run  ## execute all notebooks in place, so that their outputs come from one run
 	@$(PY) tests/run_notebooks.py --in-place

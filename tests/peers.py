@@ -1,0 +1,165 @@
+"""Measure what you would use instead of a network of this series, and can run today, on the same windows.
+
+python tests/peers.py --called "what the footage is" # of VFI_DATASET -> assets/results_peers.csv
+
+Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `vfi.evaluate` takes
+them. Their settings were chosen on training clips, never on those measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pandas as pd
+
+import publish
+import vfi_utils as vfi
+
+WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
+YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range
+MINTERPOLATE = "minterpolate=fps=2:mi_mode=mci:mc_mode=aobmc:me_mode=bidir:mb_size=8:search_param=64:scd=none"
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Round and clip to uint8."""
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
+def doubled(frames: np.ndarray) -> np.ndarray:
+    """Put a cubic's pixels between: uint8 `[T, H, W, 3]` -> uint8 `[T, 2H, 2W, 3]`; `[:, ::2, ::2]` undoes it."""
+    for axis in (1, 2):
+        there = np.moveaxis(frames.astype(np.float32), axis, 0)
+        padded = np.pad(there, [(1, 2), (0, 0), (0, 0), (0, 0)], mode="edge")
+        between = (9 * (padded[1:-2] + padded[2:-1]) - padded[:-3] - padded[3:]) / 16
+        frames = np.moveaxis(np.stack([there, between], axis=1).reshape(-1, *there.shape[1:]), 0, axis)
+    return rounded(frames)
+
+
+def minterpolate(neighbours: np.ndarray) -> np.ndarray:
+    """Draw middle frames with ffmpeg's motion interpolation, from the frames at t-3, t-1, t+1 and t+3.
+
+    Its motion vectors are whole pixels, so frames go in doubled in size, and every second pixel comes back. It works in
+    YUV, and ffmpeg's way there and back loses up to two levels: here it loses one, which is rounding.
+
+    Args:
+        neighbours: uint8 `[B, 6, H, W, 3]`.
+
+    Returns:
+        uint8 `[B, H, W, 3]`.
+
+    Raises:
+        RuntimeError: if ffmpeg does not draw exactly one frame for a window.
+    """
+    import imageio_ffmpeg
+
+    height, width = 2 * neighbours.shape[2], 2 * neighbours.shape[3]
+    # At one frame a second the four are shown at 0, 1, 2 and 3 s: the one drawn between t-1 and t+1 belongs at 1.5 s.
+    filters, pixels = f"{MINTERPOLATE},select='eq(t,1.5)'", ["-f", "rawvideo", "-pix_fmt", "yuv444p"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-threads", "1", "-filter_threads", "1"]
+    command += [*pixels, "-video_size", f"{width}x{height}", "-framerate", "1", "-i", "-"]
+    command += ["-vf", filters, "-fps_mode", "passthrough", *pixels, "-"]
+    drawn = []
+    for window in neighbours[:, [0, 2, 3, 5]]:
+        planes = rounded(doubled(window) @ YUV.T + (0, 128, 128)).transpose(0, 3, 1, 2)  # [4, 3, 2H, 2W]
+        done = subprocess.run(command, input=planes.tobytes(), capture_output=True)
+        if len(done.stdout) != height * width * 3:
+            raise RuntimeError(f"ffmpeg drew {len(done.stdout)} bytes instead of one frame: {done.stderr.decode()}")
+        planes = np.frombuffer(done.stdout, np.uint8).reshape(3, height, width)[:, ::2, ::2]
+        drawn.append(rounded((planes.transpose(1, 2, 0) - (0.0, 128, 128)) @ np.linalg.inv(YUV).T))
+    return np.stack(drawn)
+
+
+def warp_and_blend(before: np.ndarray, after: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Draw the frame half-way between two from the flows between them.
+
+    Each flow alone says where a pixel of the middle frame was and will be, so there are two answers of two samples.
+    An answer counts the less, the less the way there and back closes and its two samples agree: that is how what is
+    hidden in one of the frames looks. A sample from beyond the frame's edge counts less, too.
+
+    Args:
+        before, after: uint8 `[H, W, 3]`.
+        there, back: float32 `[H, W, 2]` in px, (x, y): the flow from `before` to `after` and from `after` to `before`.
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
+    import cv2
+
+    def sample(image, at, how=cv2.INTER_LINEAR):
+        return cv2.remap(image, at, None, how, borderMode=cv2.BORDER_REPLICATE)
+
+    height, width = before.shape[:2]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    total = weights = 0
+    for one, other, flow, reverse in ((before, after, there, back), (after, before, back, there)):
+        half = flow / 2
+        for _ in range(5):  # what stands at y in the middle came from the x with x + flow(x) / 2 = y
+            half = sample(flow, grid - half) / 2
+        places = grid - half, grid + half
+        samples = [sample(p.astype(np.float32), at, cv2.INTER_LANCZOS4) for p, at in zip((one, other), places)]
+        gap = np.linalg.norm(2 * half + sample(reverse, places[1]), axis=-1)  # px
+        differ = cv2.blur(np.abs(samples[0] - samples[1]).mean(axis=-1), (5, 5))  # of 255
+        trust = np.exp(-gap / 2 - differ / 10) + 1e-6
+        for picture, at in zip(samples, places):
+            beyond = np.abs(at - np.clip(at, 0, (width - 1, height - 1))).max(axis=-1)  # px
+            weight = (trust * np.exp(-beyond))[..., None]
+            total, weights = total + weight * picture, weights + weight
+    return rounded(total / weights)
+
+
+def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
+    """Draw middle frames with OpenCV's dense inverse search flow (Kroeger et al. 2016) between t-1 and t+1.
+
+    Args:
+        neighbours: uint8 `[B, n, H, W, 3]`.
+
+    Returns:
+        uint8 `[B, H, W, 3]`.
+    """
+    import cv2
+
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)  # full resolution
+    search.setPatchSize(6)
+    search.setPatchStride(2)
+    drawn, inner = [], neighbours.shape[1] // 2
+    for before, after in neighbours[:, inner - 1 : inner + 1]:
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
+        flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
+        drawn.append(warp_and_blend(before, after, *flows))
+    return np.stack(drawn)
+
+
+PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
+
+
+def main() -> None:
+    import cv2
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--called", default="", help="what the footage is, in words")
+    options = parser.parse_args()
+    publish.commit()
+    cv2.setNumThreads(1)  # ffmpeg has one, too
+    frames, windows = vfi.get_frames(split="test")
+    parts = [vfi.spread(part, WINDOWS_PER_SEQUENCE) for _, part in windows.groupby("sequence", sort=False)]
+    windows = pd.concat(parts, ignore_index=True)
+    summary = vfi.summarize(vfi.evaluate(PEERS, frames, windows))
+    vfi.write_whole(vfi.work("results", "summary_peers.csv"), summary.to_csv(index=False))
+    publish.publish_results("peers", options.called or vfi.dataset_name(vfi.choose_dataset()))
+    neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 16))
+    for name, peer in PEERS.items():
+        started = time.perf_counter()
+        peer(neighbours)
+        print(f"{name}: {1000 * (time.perf_counter() - started) / len(neighbours):.0f} ms a frame, one thread")
+
+
+if __name__ == "__main__":
+    main()

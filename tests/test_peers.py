@@ -1,0 +1,64 @@
+"""The peers draw the frame half-way, and only that: footage that moves evenly, and footage that stands still."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import peers
+import vfi_utils as vfi
+
+HEIGHT, WIDTH = 64, 96
+PEERS = [
+    pytest.param(
+        peer,
+        id=name,
+        marks=pytest.mark.skipif(
+            "OpenCV" in name and not vfi.importlib.util.find_spec("cv2"), reason="needs opencv-python-headless"
+        ),
+    )
+    for name, peer in peers.PEERS.items()
+]
+
+
+def texture(height: int, width: int, seed: int) -> np.ndarray:
+    """Draw smooth noise: uint8 `[height, width, 3]`."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def moving_square(speed: int) -> np.ndarray:
+    """Draw 7 frames of a square that moves right before a background that stands: uint8 `[7, HEIGHT, WIDTH, 3]`."""
+    frames = np.stack([texture(HEIGHT, WIDTH, seed=0)] * vfi.WINDOW)
+    for t, frame in enumerate(frames):
+        left = WIDTH // 2 - 16 + speed * (t - vfi.WINDOW // 2)
+        frame[16:48, left : left + 32] = texture(32, 32, seed=1)
+    return frames
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_what_moves_evenly_lands_in_the_middle(peer):
+    neighbours, targets = vfi.split_middle(np.stack([moving_square(3), moving_square(-2)]))
+    drawn = peer(neighbours)
+    assert drawn.shape == targets.shape and drawn.dtype == np.uint8
+    assert (vfi.psnr(drawn, targets) > vfi.psnr(vfi.average(neighbours), targets) + 5).all()
+    for other in (2, 3):  # t-1 and t+1: neither is what was taken
+        assert (vfi.psnr(drawn, targets) > vfi.psnr(drawn, neighbours[:, other]) + 5).all()
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_what_stands_still_comes_back(peer):
+    frames = np.stack([texture(HEIGHT, WIDTH, seed=2)] * 6)[None]
+    assert np.abs(peer(frames).astype(int) - frames[:, 0]).max() <= 1
+
+
+def test_doubled_keeps_every_pixel_and_puts_straight_lines_between():
+    frames = np.stack([texture(HEIGHT, WIDTH, seed=3)] * 2)
+    assert (peers.doubled(frames)[:, ::2, ::2] == frames).all()
+    ramp = np.broadcast_to(np.arange(0, 80, 8, dtype=np.uint8)[None, None, :, None], (1, 4, 10, 3))
+    assert (peers.doubled(ramp)[0, 0, 2:-4, 0] == np.arange(8, 72, 4)[:14]).all()
+
+
+def test_an_ffmpeg_that_draws_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(peers, "MINTERPOLATE", "minterpolate=fps=1")
+    with pytest.raises(RuntimeError, match="instead of one frame"):
+        peers.minterpolate(np.zeros((1, 6, HEIGHT, WIDTH, 3), np.uint8))

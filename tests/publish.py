@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
@@ -114,18 +115,56 @@ def publish_model(name: str, called: str) -> None:
     print(f"assets/models/{name}.keras, .csv, .md")
 
 
+def results_of_peers(folder: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return what `make peers` measured on the footage of `table`, in rows like its own, and what to tell of it."""
+    path = folder / "results_peers.csv"
+    peers = pd.read_csv(path) if path.exists() else table[:0]
+    peers = peers[(peers.data == table.data[0]) & ~peers.model.isin(vfi.BASELINES)]
+    if peers.empty:
+        return peers, ""
+    first = peers.iloc[0]
+    return peers, f"{' and '.join(peers.model.unique())}: `make peers`, {first.date}, commit {first.commit}."
+
+
+def results_elsewhere(folder: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return what was measured elsewhere on the footage of `table`, in rows like its own, and what to tell of it.
+
+    The mean over all windows is made from those of the sequences. SSIM is left out: another program took it.
+    """
+    path = folder / "results_elsewhere.csv"
+    windows = table[table.model == "average"].set_index("footage").windows
+    rows = []
+    for model, part in pd.read_csv(path).groupby("model", sort=False) if path.exists() else ():
+        if model in vfi.BASELINES or not set(part.sequence) <= set(windows.index):
+            continue
+        part = part.rename(columns={"sequence": "footage"})[["footage", "psnr", "psnr_moving", "beats_average"]]
+        means = part.set_index("footage").apply(np.average, weights=windows[part.footage])
+        part = pd.concat([part, means.to_frame().T.assign(footage="all windows")])
+        rows.append(part.assign(model=f"{model}, measured elsewhere", steps=0))
+    if not rows:
+        return table[:0], ""
+    return pd.concat(rows), (
+        "Measured elsewhere: not by this repository, but on the same windows, shrunken alike, with one thread; "
+        "[how, and their SSIM](assets/results_elsewhere.csv), which another program took."
+    )
+
+
 def results_table(path: Path) -> str:
-    """Return the README's table for one file of results."""
+    """Return the README's table for one file of results, with those of others on the same footage; the best first."""
     table = pd.read_csv(path)
     sequences = [name for name in table.footage.unique() if not name.endswith((" cameras", " windows"))]
-    psnr = table.pivot(index="model", columns="footage", values="psnr")
+    others = [results_of_peers(path.parent, table), results_elsewhere(path.parent, table)]
+    everyone = pd.concat([table, *(rows for rows, _ in others if len(rows))])
+    psnr = everyone.pivot(index="model", columns="footage", values="psnr")
+    ranked = everyone[everyone.footage == "all windows"].set_index("model").sort_values("psnr", ascending=False)
     overall = table[table.footage == "all windows"].set_index("model")
     head = ["", *sequences, "all", "SSIM", "PSNR where it moves", "beats the average in"]
     rows = [" | ".join(["", *head, ""]).strip(), "|".join(["", "---", *["---:"] * (len(head) - 1), ""])]
-    for model, row in overall.iterrows():
+    for model, row in ranked.iterrows():
         cells = [f"{psnr.loc[model, name]:.2f}" for name in [*sequences, "all windows"]]
         share = "-" if model == "average" else f"{100 * row.beats_average:.0f}%"
-        rows.append(" | ".join(["", model, *cells, f"{row.ssim:.3f}", f"{row.psnr_moving:.2f}", share, ""]).strip())
+        ssim = "-" if np.isnan(row.ssim) else f"{row.ssim:.3f}"
+        rows.append(" | ".join(["", model, *cells, ssim, f"{row.psnr_moving:.2f}", share, ""]).strip())
     trained = overall[overall.steps > 0]
     how = "; ".join(f"{model} {row.steps:,.0f} steps, {row.minutes:.0f} minutes" for model, row in trained.iterrows())
     verdicts = []
@@ -142,6 +181,7 @@ def results_table(path: Path) -> str:
     told = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."
     if how:
         told += f" Trained on {trained.machine.iloc[0]}: {how}."
+    told = " ".join([told, *(words for _, words in others if words)])
     return "\n".join([*rows, "", told + "*", "", *verdicts])
 
 

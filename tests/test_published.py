@@ -10,7 +10,8 @@ import publish
 import vfi_utils as vfi
 from peers import PEERS
 
-RESULTS = sorted((vfi.ROOT / "assets").glob("results_*.csv"))
+ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
+RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE})
 BASELINES = {"average", "nearest"}
 
 
@@ -47,6 +48,25 @@ def test_results_are_complete_and_consistent(path):
         overall = table[(table.model == model) & (table.footage == "all windows")].iloc[0]
         assert part.windows.sum() == overall.windows
         assert abs((part.psnr * part.windows).sum() / part.windows.sum() - overall.psnr) < 2e-3
+
+
+def test_the_models_of_others_stand_beside_ours_best_first():
+    told = publish.results_table(vfi.ASSETS / "results_street.csv")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()[2:] if line[:1] == "|"]
+    scores = [float(row[4]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert set(PEERS) | {"average", "dncnn"} <= {row[0] for row in rows}
+    assert sum("measured elsewhere" in row[0] for row in rows) == 3
+    assert "ffmpeg" not in publish.results_table(vfi.ASSETS / "results_sample.csv")
+
+
+@pytest.mark.parametrize("name", ["results_peers", "results_elsewhere"])
+def test_the_models_of_others_saw_the_same_windows(name):
+    ours, theirs = (pd.read_csv(vfi.ASSETS / f"{other}.csv") for other in ("results_street", name))
+    theirs = theirs.rename(columns={"sequence": "footage"})
+    ours, theirs = (table[table.model == "average"].set_index("footage") for table in (ours, theirs))
+    for measure in ("psnr", "psnr_moving"):
+        assert (theirs[measure] - ours.loc[theirs.index, measure]).abs().max() < 0.01
 
 
 def test_the_sample_is_as_hard_as_the_committed_result_says():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import copy
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -25,6 +26,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -376,31 +378,35 @@ def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.nd
     return frames
 
 
-def build_windows(lengths: dict[str, int], window: int = WINDOW, stride: int = STRIDE) -> pd.DataFrame:
+def build_windows(lengths: dict[str, int], window: int = WINDOW, stride: int = STRIDE, step: int = 1) -> pd.DataFrame:
     """List the windows of consecutive frames: indices only, never across two sequences.
 
     Args:
         lengths: number of frames of each sequence.
         window: frames in a window, odd; the middle one is the target.
         stride: frames from the start of one window to the start of the next.
+        step: frames from one frame of a window to the next; with 2, things move twice as far.
 
     Returns:
-        A row a window: sequence, start (index of its first frame, from 0), middle (of its target).
+        A row a window: sequence, start (index of its first frame, from 0), middle (of its target); and step, if not 1.
 
     Raises:
         ValueError: if `window` is not an odd number of at least 3, `stride` is below 1, or a length is negative.
     """
-    if window < 3 or window % 2 == 0 or stride < 1:
-        raise ValueError(f"window = {window} must be odd and at least 3, and stride = {stride} at least 1.")
+    if window < 3 or window % 2 == 0 or min(stride, step) < 1:
+        raise ValueError(
+            f"window = {window} must be odd and at least 3, stride = {stride} and step = {step} at least 1."
+        )
     if any(length < 0 for length in lengths.values()):
         raise ValueError(f"A sequence cannot have fewer than 0 frames: {lengths}.")
     rows = [
-        (sequence, start, start + window // 2)
+        (sequence, start, start + window // 2 * step)
         for sequence, length in lengths.items()
-        for start in range(0, length - window + 1, stride)
+        for start in range(0, length - (window - 1) * step, stride)
     ]
     table = pd.DataFrame(rows, columns=["sequence", "start", "middle"])
-    return table.astype({"sequence": str, "start": int, "middle": int})
+    table = table.astype({"sequence": str, "start": int, "middle": int})
+    return table if step == 1 else table.assign(step=step)
 
 
 def moving_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -610,6 +616,11 @@ def split_middle(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.delete(windows, middle, axis=1), windows[:, middle]
 
 
+def window_of(frames: dict[str, np.ndarray], row) -> np.ndarray:
+    """Return the frames of one row of a table of windows: uint8 `[2k + 1, H, W, 3]`, a view."""
+    return frames[row.sequence][row.start : 2 * row.middle - row.start + 1 : getattr(row, "step", 1)]
+
+
 def take_windows(frames: dict[str, np.ndarray], windows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Copy windows out of the frames.
 
@@ -617,14 +628,230 @@ def take_windows(frames: dict[str, np.ndarray], windows: pd.DataFrame) -> tuple[
         neighbours: uint8 `[N, n, H, W, 3]`, in time order, the middle frame not among them.
         targets: uint8 `[N, H, W, 3]`, the middle frames.
     """
-    return split_middle(
-        np.stack([frames[row.sequence][row.start : 2 * row.middle - row.start + 1] for row in windows.itertuples()])
-    )
+    return split_middle(np.stack([window_of(frames, row) for row in windows.itertuples()]))
 
 
 def spread(windows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return `count` windows evenly spread over the table (all of them if there are fewer)."""
     return windows.iloc[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layers that move pixels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def warp(images, flow, kernel: str = "linear"):
+    """Fetch every pixel from where the flow points (backward warping).
+
+    Args:
+        images: tensor `[B, H, W, C]`.
+        flow: float32 `[B, H, W, 2]`, px: pixel (x, y) of the result is read at (x + flow[0], y + flow[1]) of the
+            image. Places outside of the image are read at its nearest edge.
+        kernel: between the pixels, "linear" (2x2) or "cubic" (4x4, Keys 1981 with a = -1/2: sharper).
+
+    Returns:
+        A tensor of the images' shape and type.
+    """
+    from keras import ops
+
+    taps, before = (4, 1) if kernel == "cubic" else (2, 0)
+    batch, height, width, channels = ops.shape(images)
+    margin = [before, taps - 1 - before]
+    padded = ops.pad(images, [[0, 0], margin, margin, [0, 0]], mode="symmetric")
+    rows = ops.concatenate(
+        [padded[:, :, i : i + width] for i in range(taps)], axis=-1
+    )  # `taps` neighbours side by side
+    rows = ops.reshape(rows, (-1, taps * channels))
+
+    x = ops.arange(width, dtype="float32") + flow[..., 0]
+    y = ops.arange(height, dtype="float32")[:, None] + flow[..., 1]
+    x = ops.clip(x, 0, ops.cast(width - 1, "float32"))
+    y = ops.clip(y, 0, ops.cast(height - 1, "float32"))
+    left, top = ops.floor(x), ops.floor(y)
+    first = ops.arange(batch)[:, None, None] * (height + taps - 1) * width
+    first = first + ops.cast(top, "int32") * width + ops.cast(left, "int32")
+    across = ops.cast(ops.stack(tap_weights(x - left, kernel), axis=-1), images.dtype)[..., None]
+    warped = 0
+    for number, down in enumerate(tap_weights(y - top, kernel)):
+        row = ops.take(rows, first + number * width, axis=0)
+        row = ops.reshape(row, (batch, height, width, taps, channels))
+        warped = warped + ops.cast(down, images.dtype)[..., None] * ops.sum(row * across, axis=-2)
+    return warped
+
+
+def tap_weights(t, kernel: str) -> list:
+    """Weights of the pixels around a place `t` (0 to 1) past one of them, 2 for "linear", 4 for "cubic"; sum 1."""
+    if kernel == "cubic":
+        inner = [((3 * t - 5) * t * t + 2) / 2, ((4 - 3 * t) * t + 1) * t / 2]
+        return [((2 - t) * t - 1) * t / 2, *inner, (t - 1) * t * t / 2]
+    return [1 - t, t]
+
+
+def slopes(images):
+    """Central differences across and down, px^-1; each of the images' shape `[B, H, W, C]`; edges repeat."""
+    from keras import ops
+
+    padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+    across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
+    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
+    return across, down
+
+
+@functools.cache
+def motion_layers() -> SimpleNamespace:
+    """Define, and register with keras, the layers of the models that move pixels; `load_model` needs them.
+
+    Returns:
+        A namespace of classes: `PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Warp, LucasKanade, CostVolume`.
+    """
+    import keras
+    from keras import ops
+
+    register = keras.saving.register_keras_serializable("vfi")
+
+    class Layer(keras.layers.Layer):
+        """A layer whose settings are its keyword arguments, and whose inputs keep their types."""
+
+        settings = {}
+
+        def __init__(self, **arguments):
+            chosen = {name: arguments.pop(name, default) for name, default in self.settings.items()}
+            super().__init__(autocast=False, **arguments)
+            self.__dict__.update(chosen)
+
+        def get_config(self):
+            return super().get_config() | {name: getattr(self, name) for name in self.settings}
+
+    @register
+    class PadToMultiple(Layer):
+        """Mirror the right and lower edges until H and W are multiples: `[B, H, W, C]` -> `[B, H', W', C]`."""
+
+        settings = {"multiple": 8}
+
+        def call(self, images):
+            height, width = ops.shape(images)[1:3]
+            below, right = -height % self.multiple, -width % self.multiple
+            return ops.pad(images, [[0, 0], [0, below], [0, right], [0, 0]], mode="symmetric")
+
+        def compute_output_shape(self, shape):
+            sides = [side if side is None else side + -side % self.multiple for side in shape[1:3]]
+            return (shape[0], *sides, shape[3])
+
+    @register
+    class CropLike(Layer):
+        """Undo `PadToMultiple`: cut `images` to the height and width of `like`."""
+
+        def call(self, images, like):
+            height, width = ops.shape(like)[1:3]
+            return images[:, :height, :width]
+
+        def compute_output_shape(self, images_shape, like_shape):
+            return (images_shape[0], *like_shape[1:3], images_shape[3])
+
+    @register
+    class FramesToBatch(Layer):
+        """Let a layer treat each of n frames alike: `[B, H, W, n * C]` -> `[n * B, H, W, C]`."""
+
+        settings = {"frames": 6}
+
+        def call(self, stacked):
+            return ops.concatenate(ops.split(stacked, self.frames, axis=-1), axis=0)
+
+        def compute_output_shape(self, shape):
+            return (None, *shape[1:3], shape[3] // self.frames)
+
+    @register
+    class BatchToFrames(Layer):
+        """Undo `FramesToBatch`: `[n * B, H, W, C]` -> `[B, H, W, n * C]`."""
+
+        settings = {"frames": 6}
+
+        def call(self, images):
+            return ops.concatenate(ops.split(images, self.frames, axis=0), axis=-1)
+
+        def compute_output_shape(self, shape):
+            return (None, *shape[1:3], shape[3] * self.frames)
+
+    @register
+    class Warp(Layer):
+        """`warp` as a layer: images `[B, H, W, C]` and flow `[B, H, W, 2]` -> `[B, H, W, C]`."""
+
+        settings = {"kernel": "linear"}
+
+        def call(self, images, flow):
+            return warp(images, flow, self.kernel)
+
+        def compute_output_shape(self, images_shape, flow_shape):
+            return images_shape
+
+    @register
+    class LucasKanade(Layer):
+        """One step of Lucas and Kanade (1981): the small shift that makes two pictures agree around each pixel.
+
+        Minimises, over a square window, the squared difference between `moved`, shifted by the step, and `still`. With
+        `symmetric`, half-way between the two: `moved` is shifted by the step and `still` by its opposite. Where a
+        picture has no texture the damping keeps the step at 0. It is learned.
+
+        Inputs `[B, H, W, C]` each -> float32 `[B, H, W, 2]`, px, within +-1.
+        """
+
+        settings = {"window": 5, "symmetric": True}
+
+        def build(self, moved_shape, still_shape):
+            self.damping = self.add_weight(shape=(), initializer="zeros", name="log_damping")
+
+        def call(self, moved, still):
+            moved, still = ops.cast(moved, "float32"), ops.cast(still, "float32")
+            across, down = slopes((moved + still) / 2 if self.symmetric else moved)
+            error = (still - moved) / (2 if self.symmetric else 1)
+            products = [across * across, across * down, down * down, across * error, down * error]
+            sums = ops.stack([ops.mean(product, axis=-1) for product in products], axis=-1)
+            sums = ops.average_pool(sums, self.window, strides=1, padding="same")
+            xx, xy, yy, x_error, y_error = ops.unstack(sums, 5, axis=-1)
+            damping = 1e-4 * ops.exp(self.damping)
+            xx, yy = xx + damping, yy + damping
+            steps = ops.stack([yy * x_error - xy * y_error, xx * y_error - xy * x_error], axis=-1)
+            return ops.tanh(steps / (xx * yy - xy * xy)[..., None])
+
+        def compute_output_shape(self, moved_shape, still_shape):
+            return (*moved_shape[:3], 2)
+
+    @register
+    class CostVolume(Layer):
+        """How badly two pictures match if they move apart: mean absolute differences, one channel a displacement.
+
+        `before` is shifted by -d and `after` by +d, for every d within `radius` px, rows first.
+        Inputs `[B, H, W, C]` each -> `[B, H, W, (2 * radius + 1) ** 2]`.
+        """
+
+        settings = {"radius": 2}
+
+        def call(self, before, after):
+            height, width = ops.shape(after)[1:3]
+            margin = [self.radius, self.radius]
+            before, after = (
+                ops.pad(images, [[0, 0], margin, margin, [0, 0]], mode="symmetric") for images in (before, after)
+            )
+            side = 2 * self.radius
+            costs = [
+                ops.mean(
+                    ops.abs(
+                        before[:, side - y : side - y + height, side - x : side - x + width]
+                        - after[:, y : y + height, x : x + width]
+                    ),
+                    axis=-1,
+                )
+                for y in range(side + 1)
+                for x in range(side + 1)
+            ]
+            return ops.stack(costs, axis=-1)
+
+        def compute_output_shape(self, before_shape, after_shape):
+            return (*before_shape[:3], (2 * self.radius + 1) ** 2)
+
+    classes = (PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Warp, LucasKanade, CostVolume)
+    return SimpleNamespace(**{layer.__name__: layer for layer in classes})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -663,6 +890,7 @@ def load_model(name_or_path: str | Path):
     """
     import keras
 
+    motion_layers()
     path = model_file(name_or_path)
     print(f"model {name_or_path}: {shown(path)}")
     return keras.models.load_model(path, compile=False)
@@ -675,6 +903,7 @@ def load_untrained(name: str):
     """
     import keras
 
+    motion_layers()
     path = model_file(name, untrained=True)
     model = keras.models.load_model(path, compile=False)
     if path.is_relative_to(ASSETS):
@@ -781,17 +1010,22 @@ def crop_batches(
     crop: int,
     seed: int,
     first_step: int = 0,
+    hold: float = 0.0,
 ):
     """Yield training batches for ever: random crops, flipped and reversed in time at random.
 
     Batch k depends on the seed and on k alone, so a resumed run sees the batches that it would have seen. Each window
     comes once before any comes again. Four batches are cut ahead by two threads.
 
+    Args:
+        hold: share of the windows that lose frames at their ends, as beside a cut or at the ends of a video: the
+            nearest frame that is left is repeated in their place.
+
     Yields:
         inputs: uint8 `[B, crop, crop, 3 * model_frames]`.
         targets: float32 `[B, crop, crop, 3]` in [0, 1].
     """
-    places = list(windows[["sequence", "start", "middle"]].itertuples(index=False))
+    places = list(windows.itertuples(index=False))
 
     def cut(step: int) -> tuple[np.ndarray, np.ndarray]:
         random = np.random.default_rng([seed, step])
@@ -799,12 +1033,16 @@ def crop_batches(
         for number in range(step * batch_size, (step + 1) * batch_size):
             passed, position = divmod(number, len(places))
             order = np.random.default_rng([seed, passed, 1]).permutation(len(places))
-            sequence, start, middle = places[order[position]]
-            height, width = frames[sequence].shape[1:3]
+            window = window_of(frames, places[order[position]])
+            length, height, width = window.shape[:3]
             top, left = random.integers(height - crop + 1), random.integers(width - crop + 1)
-            window = frames[sequence][start : 2 * middle - start + 1, top : top + crop, left : left + crop]
             in_time, down, across = random.choice([1, -1], size=3)
-            batch.append(window[::in_time, ::down, ::across])
+            window = window[::in_time, top : top + crop, left : left + crop][:, ::down, ::across]
+            if random.random() < hold:
+                k = length // 2
+                before, after = random.integers(1, k + 1, size=2)
+                window = window[k + np.clip(np.arange(-k, k + 1), -before, after)]
+            batch.append(window)
         neighbours, targets = split_middle(np.stack(batch))
         return innermost(neighbours, model_frames), targets.astype(np.float32) / 255
 
@@ -857,6 +1095,7 @@ def train(
     learning_rate: float = 1e-3,
     seed: int = 0,
     precision: str = "",
+    hold: float = 0.0,
     test_count: int = 32,
 ):
     """Train a model, or carry on where a run of the same name stopped, or reuse it if it has finished.
@@ -875,6 +1114,7 @@ def train(
         learning_rate: peak of Adam's rate: a warm-up over the first 5% of the steps, then a cosine down to 0.
         seed: of the crops, flips and order; the same seed gives the same batches.
         precision: "float32", "mixed_float16" or "mixed_bfloat16"; "" means mixed_float16 on a GPU, else float32.
+        hold: share of the training windows with frames missing at their ends (see `crop_batches`).
         test_count: test windows, evenly spread, that are measured after every epoch.
 
     Returns:
@@ -903,6 +1143,7 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
         "precision": precision,
+        "hold": hold,
     }
     folder = work("runs", name)
     if not (folder / "run.json").exists():
@@ -911,7 +1152,7 @@ def train(
         return load_model(name)
 
     done = finished_epochs(folder / "backup", steps_per_epoch)
-    batches = crop_batches(frames, windows, frames_of(model), batch_size, crop, seed, done * steps_per_epoch)
+    batches = crop_batches(frames, windows, frames_of(model), batch_size, crop, seed, done * steps_per_epoch, hold)
     neighbours, targets = take_windows(test_frames, spread(test_windows, test_count))
     config = model.get_config()
     learner = compile_for_training(model, loss, learning_rate, epochs * steps_per_epoch, precision)
@@ -1019,17 +1260,18 @@ def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
 def compile_for_training(model, loss: str, learning_rate: float, steps: int, precision: str):
     """Return the model compiled with Adam and a warmed-up cosine; in mixed precision where that is safe, if asked.
 
-    In mixed precision the convolutions, normalisations and activations compute with 16 bits. Rescaling, sums, the last
-    convolution and the output stay in float32; with float16 the loss is scaled so that small gradients survive.
+    In mixed precision the inner convolutions, normalisations and activations compute with 16 bits. The rest stays in
+    float32: rescaling, sums, warps, and convolutions with a bias and no activation, whose output is colours or motion.
+    With float16 the loss is scaled so that small gradients survive.
     """
     import keras
 
     if precision != "float32":
         config, weights = copy.deepcopy(model.get_config()), model.get_weights()
-        safe = [layer for layer in config["layers"] if layer["class_name"] in ("Conv2D", "BatchNormalization", "ReLU")]
-        last = max(i for i, layer in enumerate(safe) if layer["class_name"] == "Conv2D")
-        for layer in safe[:last]:
-            layer["config"]["dtype"] = precision
+        for layer in config["layers"]:
+            inside = layer["config"].get("activation") != "linear" or not layer["config"].get("use_bias")
+            if layer["class_name"] in ("BatchNormalization", "ReLU") or (layer["class_name"] == "Conv2D" and inside):
+                layer["config"]["dtype"] = precision
         model = type(model).from_config(config)
         model.set_weights(weights)
     warm_up = max(1, steps // 20)

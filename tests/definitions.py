@@ -5,6 +5,8 @@ from pathlib import Path
 
 import nbformat
 
+import vfi_utils as vfi
+
 WITHOUT_TENSORFLOW = """
 import sys
 class Absent:
@@ -17,17 +19,18 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def definitions(notebook: str, *names: str) -> dict:
-    """Return what the notebook's imports, settings (names in upper case) and the named functions define.
+    """Return what the notebook's imports, settings (names in upper case) and the named definitions define.
 
     Raises:
         KeyError: if the notebook does not define one of the names.
     """
-    space: dict = {}
+    space: dict = {"vfi": vfi}
     for cell in nbformat.read(NOTEBOOKS / notebook, as_version=4).cells:
         if cell.cell_type != "code" or cell.source.startswith("# Setup"):
             continue
         for node in ast.parse(cell.source).body:
-            settings = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").isupper()
-            if isinstance(node, (ast.Import, ast.ImportFrom)) or settings or getattr(node, "name", None) in names:
+            name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else getattr(node, "name", "")
+            settings = isinstance(node, ast.Assign) and name.isupper()
+            if isinstance(node, (ast.Import, ast.ImportFrom)) or settings or name in names:
                 exec(compile(ast.Module([node], []), notebook, "exec"), space)  # the repository's own notebook
     return space | {name: space[name] for name in names}

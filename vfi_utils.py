@@ -725,18 +725,18 @@ def motion_layers() -> SimpleNamespace:
 
     @register
     class PadToMultiple(Layer):
-        """Mirror the right and lower edges until H and W are multiples: `[B, H, W, C]` -> `[B, H', W', C]`."""
+        """Repeat the right and lower edges until H and W are multiples, two at least: `[B, H, W, C]`."""
 
         settings = {"multiple": 8}
 
         def call(self, images):
-            height, width = ops.shape(images)[1:3]
-            below, right = -height % self.multiple, -width % self.multiple
-            return ops.pad(images, [[0, 0], [0, below], [0, right], [0, 0]], mode="symmetric")
+            for axis, side in zip((1, 2), ops.shape(images)[1:3], strict=True):
+                length = ops.maximum(side + -side % self.multiple, 2 * self.multiple)
+                images = ops.take(images, ops.minimum(ops.arange(length), side - 1), axis=axis)
+            return images
 
         def compute_output_shape(self, shape):
-            sides = [side if side is None else side + -side % self.multiple for side in shape[1:3]]
-            return (shape[0], *sides, shape[3])
+            return (shape[0], None, None, shape[3])
 
     @register
     class CropLike(Layer):

@@ -1,0 +1,233 @@
+"""The layers that move pixels, and the network of notebook 07."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import vfi_utils as vfi
+from definitions import WITHOUT_TENSORFLOW, definitions
+
+RANDOM = np.random.default_rng(0)
+PIECES = ("motion", "moving", "convolution", "head", "inner", "along", "follow", "estimate_motion", "refine")
+
+
+@pytest.fixture(scope="module")
+def motion():
+    return definitions("07_motion_aware.ipynb", *PIECES)["motion"]
+
+
+def smooth_image(height=40, width=56, at=(0.0, 0.0), channels=3):
+    """A picture of waves, `[1, H, W, C]` in [0, 1], seen from `at` = (x, y) px further."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    x, y = x + at[0], y + at[1]
+    waves = [np.sin(x / (3 + c) + 0.4 * c) + np.cos(y / (4 - c / 2) - c) for c in range(channels)]
+    return (np.stack(waves, axis=-1)[None] / 4 + 0.5).astype(np.float32)
+
+
+def constant_flow(image, x, y):
+    return np.broadcast_to(np.float32([x, y]), (*image.shape[:3], 2))
+
+
+@pytest.mark.parametrize("kernel", ["linear", "cubic"])
+def test_warp_by_whole_pixels_copies_them_and_repeats_the_edge(kernel):
+    image = RANDOM.random((2, 7, 9, 5), dtype=np.float32)
+    for x, y in [(0, 0), (2, 0), (0, -3), (-20, 30)]:
+        rows = np.clip(np.arange(7) + y, 0, 6)
+        columns = np.clip(np.arange(9) + x, 0, 8)
+        warped = ops.convert_to_numpy(vfi.warp(image, constant_flow(image, x, y), kernel))
+        assert np.abs(warped - image[:, rows][:, :, columns]).max() < 1e-6
+
+
+def test_warp_reads_between_pixels_and_cubic_does_it_better():
+    image, truth = smooth_image(), smooth_image(at=(0.5, -0.3))
+    errors = {}
+    for kernel in ("linear", "cubic"):
+        warped = ops.convert_to_numpy(vfi.warp(image, constant_flow(image, 0.5, -0.3), kernel))
+        errors[kernel] = np.abs(warped - truth)[:, 3:-3, 3:-3].max()
+    assert errors["linear"] < 0.01
+    assert errors["cubic"] < errors["linear"] / 4
+
+
+def test_warp_by_hand():
+    """A linear ramp read at a place of its own for each pixel: both kernels are exact on it."""
+    y, x = np.mgrid[:8, :10].astype(np.float32)
+    image = np.stack([2 * x + 3 * y, x - y], axis=-1)[None]
+    flow = RANDOM.uniform(-1.5, 1.5, (1, 8, 10, 2)).astype(np.float32)
+    inside = (slice(None), slice(3, 5), slice(3, 7))
+    for kernel in ("linear", "cubic"):
+        warped = ops.convert_to_numpy(vfi.warp(image, flow, kernel))
+        wanted = np.stack([2 * (x + flow[..., 0]) + 3 * (y + flow[..., 1]), x + flow[..., 0] - y - flow[..., 1]], -1)
+        assert np.abs(warped - wanted)[inside].max() < 1e-4
+
+
+class Given(layers.Layer):
+    """Holds an array as a trainable weight, so that training moves it along its gradient."""
+
+    def __init__(self, start, **arguments):
+        super().__init__(**arguments)
+        self.start = start
+
+    def build(self, shape):
+        self.value = self.add_weight(shape=self.start.shape, initializer=lambda *a, **k: ops.array(self.start))
+
+    def call(self, x):
+        return self.value + 0 * x
+
+
+def gradient(function, start, shape):
+    """The gradient of sum(function(start) * weights) by `start`, taken by one step of gradient descent."""
+    given = Given(start)
+    source = keras.Input(batch_shape=(start.shape[0], 1, 1, 1))
+    model = keras.Model(source, function(given(source)))
+    weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    model.compile(keras.optimizers.SGD(1.0), lambda truth, drawn: ops.sum(drawn * weights), jit_compile=False)
+    model.train_on_batch(np.zeros((start.shape[0], 1, 1, 1), np.float32), np.zeros(shape, np.float32))
+    return start - ops.convert_to_numpy(given.value), weights
+
+
+@pytest.mark.parametrize("kernel", ["linear", "cubic"])
+@pytest.mark.parametrize("by", ["flow", "images"])
+def test_gradients_of_the_warp_are_those_of_finite_differences(kernel, by):
+    images = RANDOM.random((1, 6, 7, 2)).astype(np.float32)
+    # away from whole pixels, where the linear kernel has a corner
+    flow = (RANDOM.integers(-2, 2, (1, 6, 7, 2)) + RANDOM.uniform(0.2, 0.8, (1, 6, 7, 2))).astype(np.float32)
+    layer = vfi.motion_layers().Warp(kernel=kernel)
+    start = flow if by == "flow" else images
+
+    def draw(x):
+        return layer(images, x) if by == "flow" else layer(x, flow)
+
+    slope, weights = gradient(draw, start, images.shape)
+    for place in [(0, 0, 0, 0), (0, 3, 3, 1), (0, 5, 6, 0), (0, 2, 4, 1), (0, 4, 1, 0)]:
+        nudge = np.zeros_like(start)
+        nudge[place] = 1e-2
+        up, down = (float((ops.convert_to_numpy(draw(start + sign * nudge)) * weights).sum()) for sign in (1, -1))
+        assert slope[place] == pytest.approx((up - down) / 2e-2, abs=2e-3)
+
+
+def test_lucas_kanade_finds_a_small_step_and_its_direction():
+    layer = vfi.motion_layers().LucasKanade(symmetric=False)
+    step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.3, -0.2))))
+    assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
+    layer = vfi.motion_layers().LucasKanade()  # half-way: each of the two pictures goes half of the way
+    step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.6, -0.4))))
+    assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
+    flat = np.full((1, 9, 9, 3), 0.5, np.float32)
+    assert np.abs(ops.convert_to_numpy(layer(flat, flat + 0.01))).max() < 1e-3, "nothing to see, no step"
+
+
+def test_cost_volume_is_least_at_the_true_displacement():
+    before, after = smooth_image(at=(1, -2)), smooth_image(at=(-1, 2))  # it moved by 2 d with d = (1, -2)
+    cost = ops.convert_to_numpy(vfi.motion_layers().CostVolume(radius=2)(before, after))
+    assert cost.shape == (1, 40, 56, 25)
+    y, x = divmod(int(cost[:, 5:-5, 5:-5].mean(axis=(0, 1, 2)).argmin()), 5)
+    assert (x - 2, y - 2) == (1, -2)
+
+
+def test_frames_to_batch_and_padding_are_undone():
+    moving, stacked = vfi.motion_layers(), RANDOM.random((2, 5, 6, 18), dtype=np.float32)
+    folded = moving.FramesToBatch(frames=6)(stacked)
+    assert np.array_equal(ops.convert_to_numpy(folded)[2:4], stacked[..., 3:6])
+    assert np.array_equal(ops.convert_to_numpy(moving.BatchToFrames(frames=6)(folded)), stacked)
+    padded = moving.PadToMultiple(multiple=4)(stacked)
+    assert padded.shape == (2, 8, 8, 18)
+    assert np.array_equal(ops.convert_to_numpy(moving.CropLike()(padded, stacked)), stacked)
+
+
+@pytest.mark.parametrize("height, width", [(45, 80), (37, 53), (3, 5), (9, 121)])
+def test_any_size_goes_in_and_comes_out(motion, height, width):
+    inputs = RANDOM.integers(0, 256, (1, height, width, 18), dtype=np.uint8)
+    drawn = motion().predict_on_batch(inputs)
+    assert drawn.shape == (1, height, width, 3) and drawn.dtype == np.float32
+
+
+def test_same_pictures_give_the_same_picture(motion):
+    still = np.repeat(np.rint(255 * smooth_image()).astype(np.uint8)[:, None], 6, axis=1)
+    assert np.abs(vfi.predict_middle(motion(), still).astype(int) - still[:, 0]).max() <= 1
+
+
+def test_untrained_it_already_follows_motion(motion):
+    window = np.stack([smooth_image(at=(1.6 * t, -0.9 * t)) for t in range(-3, 4)], axis=1)
+    neighbours, truth = vfi.split_middle(np.rint(255 * window).astype(np.uint8))
+    drawn = vfi.predict_middle(motion(), neighbours)
+    assert vfi.psnr(truth, drawn)[0] > vfi.psnr(truth, vfi.average(neighbours))[0] + 5
+
+
+def test_a_saved_model_draws_the_same_and_fresh_weights_repeat(motion, tmp_path):
+    model, inputs = motion(), RANDOM.integers(0, 256, (1, 24, 32, 18), dtype=np.uint8)
+    model.save(tmp_path / "motion.keras")
+    loaded = vfi.load_model(tmp_path / "motion.keras")
+    assert np.abs(loaded.predict_on_batch(inputs) - model.predict_on_batch(inputs)).max() < 1e-6
+    again = motion()
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights(), strict=True))
+
+
+def test_it_keeps_to_its_budget(motion, tmp_path):
+    model = motion()
+    assert model.count_params() <= 2.5e6
+    model.save(tmp_path / "motion.keras")
+    assert (tmp_path / "motion.keras").stat().st_size <= 10e6
+
+
+def test_sixteen_bits_leave_motion_and_colours_alone(motion):
+    model = vfi.compile_for_training(motion(), "charbonnier", 1e-3, 10, "mixed_bfloat16")
+    precise = [layer for layer in model.layers if layer.compute_dtype == "float32" and layer.weights]
+    heads = [layer for layer in model.layers if type(layer).__name__ == "Conv2D" and layer not in precise]
+    assert all(layer.activation.__name__ != "linear" for layer in heads) and len(heads) > 10
+    inputs = RANDOM.integers(0, 256, (1, 24, 32, 18), dtype=np.uint8)
+    assert np.abs(model.predict_on_batch(inputs) - motion().predict_on_batch(inputs)).max() < 0.05
+
+
+UNDER_JAX = """
+import numpy as np, keras
+sys.path.insert(0, sys.argv[1])
+import vfi_utils as vfi
+assert keras.backend.backend() == "jax"
+model = vfi.load_model(sys.argv[2])
+np.save(sys.argv[4], model.predict_on_batch(np.load(sys.argv[3])))
+vfi.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+target = np.zeros((*np.load(sys.argv[3]).shape[:3], 3), np.float32)
+print("loss", model.train_on_batch(np.load(sys.argv[3]), target)[0])
+"""
+
+
+def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
+    pytest.importorskip("jax")
+    model = motion()
+    model.set_weights([weight + RANDOM.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
+    model.save(tmp_path / "a.keras")
+    window = np.concatenate([smooth_image(24, 40, at=(t, 0)) for t in (-3, -2, -1, 1, 2, 3)], axis=-1)
+    inputs = np.rint(255 * window).astype(np.uint8)
+    np.save(tmp_path / "in.npy", inputs)
+    paths = [vfi.ROOT, tmp_path / "a.keras", tmp_path / "in.npy", tmp_path / "out.npy"]
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW + UNDER_JAX, *map(str, paths)]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(inputs)).max() < 1e-3
+    vfi.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+    loss = model.train_on_batch(inputs, np.zeros((*inputs.shape[:3], 3), np.float32))[0]
+    assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
+
+
+def test_windows_of_every_second_frame():
+    frames = {"a": np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)}
+    windows = vfi.build_windows({"a": 20}, stride=3, step=2)
+    assert windows.start.tolist() == [0, 3, 6] and windows.middle.tolist() == [6, 9, 12]
+    neighbours, targets = vfi.take_windows(frames, windows)
+    assert neighbours[0, :, 0, 0, 0].tolist() == [0, 2, 4, 8, 10, 12] and targets[0, 0, 0, 0] == 6
+
+
+def test_held_ends_repeat_the_nearest_frame_that_is_left():
+    frames = {"a": np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)}
+    batches = vfi.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, hold=1.0)
+    seen = {tuple(stack[0, 0, ::3].tolist()) for stack in next(batches)[0]}
+    sides = {2: (2, 2, 2), 1: (1, 1, 2), 0: (0, 1, 2)}, {4: (4, 4, 4), 5: (4, 5, 5), 6: (4, 5, 6)}
+    possible = {a + b for a in sides[0].values() for b in sides[1].values()}
+    assert seen <= possible | {window[::-1] for window in possible} and len(seen) > 4
+    whole = next(vfi.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0))[0]
+    assert {tuple(sorted(stack[0, 0, ::3].tolist())) for stack in whole} == {(0, 1, 2, 4, 5, 6)}

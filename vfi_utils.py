@@ -1395,8 +1395,8 @@ def read_facts(path: Path, scene_threshold: float = 10) -> dict:
     """Read a video once, shrunken, and return what has to be known before a frame is drawn.
 
     Returns:
-        frames; size (width, height; px, upright); rate (`Fraction`, frames per second); seconds; start (seconds until
-        the first frame is shown); sound (bool); cuts (indices of the first frames of new shots); repeated (indices of
+        path; frames; size (width, height; px, upright); rate (`Fraction`, frames per second); seconds; start (seconds
+        until the first frame is shown); sound (bool); cuts (indices of first frames of new shots); repeated (indices of
         frames that repeat the one before); filters (ffmpeg's, which turn RGB into the video's own kind of YUV).
 
     Raises:
@@ -1431,6 +1431,7 @@ def read_facts(path: Path, scene_threshold: float = 10) -> dict:
     matrix = {"bt709": "bt709", "bt2020nc": "bt2020"}.get(colours[0], "bt601")
     shape = "" if aspect.startswith("0") else f",setsar={aspect}"
     return {
+        "path": path,
         "frames": len(changed),
         "size": (int(width), int(height)),
         "rate": rate,
@@ -1766,8 +1767,8 @@ def interpolate_video(
         scene_threshold: how many levels of 255 a cut changes a thumbnail more than the steps around it do.
 
     Returns:
-        What was made: video (its path), frames, size (width, height), rate (`Fraction`), seconds, sound ("copied",
-        "left out" or "none"); and source, what `read_facts` returned.
+        What was made: path, frames, size (width, height), rate (`Fraction`), seconds, sound ("copied", "left out" or
+        "none"); and source, what `read_facts` returned.
 
     Raises:
         FileNotFoundError, ValueError, OSError: with one sentence that says why it cannot be done.
@@ -1781,7 +1782,7 @@ def interpolate_video(
     key = f"drawn by vfi-dncnn, {digest(json.dumps(settings))}"
     if target.exists() and comment_of(target) == key:
         print(f"reusing {shown(target)}")
-        return {"video": target, **made, "source": video}
+        return made | {"path": target, "source": video}
     try:
         parts.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -1797,7 +1798,7 @@ def interpolate_video(
         with contextlib.suppress(OSError):
             parts.rmdir()  # if nothing is in it
     print(f"{shown(target)}: {target.stat().st_size / 2**20:.2f} MiB")
-    return {"video": target, **made, "source": video}
+    return made | {"path": target, "source": video}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -334,7 +334,7 @@ def test_a_rate_that_the_container_rounds_is_exact(tmp_path):
 def test_an_interrupted_video_goes_on_and_is_the_same(tmp_path, monkeypatch, capsys, factor):
     monkeypatch.setattr(vfi, "PART", 6)
     source = write(tmp_path / "a.mp4", drawn(10) + drawn(15, seed=3))
-    expected = vfi.interpolate_video(source, tmp_path / "whole.mp4", factor, model="average")["video"]
+    expected = vfi.interpolate_video(source, tmp_path / "whole.mp4", factor, model="average")["path"]
     calls = []
 
     def stop_later(neighbours):

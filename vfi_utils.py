@@ -1327,8 +1327,9 @@ def ffmpeg(*arguments, **pipes):
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-y", *map(str, arguments)]
+    pipes = {"stdin": subprocess.DEVNULL, **pipes}
     with tempfile.TemporaryFile() as log:
-        with subprocess.Popen(command, stderr=log, **{"stdin": subprocess.DEVNULL, **pipes}) as process:
+        with subprocess.Popen(command, stderr=log, start_new_session=True, **pipes) as process:  # Ctrl-C is ours
             process.log = log
             try:
                 yield process
@@ -1391,6 +1392,18 @@ def constant_rate(ticks: np.ndarray, tick: Fraction, claimed: Fraction) -> Fract
     return None
 
 
+def writing_filters(told: str) -> str:
+    """Return ffmpeg's filters that turn RGB into the kind of YUV, and the shape of pixel, that `showinfo` told of."""
+    aspect = re.search(r" sar:(\d+/\d+)", told)[1]
+    colours = re.search(r"color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)", told).groups()
+    colours = ["bt709"] * 3 if colours[0] in ("gbr", "rgb") else colours
+    kinds = zip(("range", "colorspace", "color_primaries", "color_trc"), ("tv", *colours))
+    kinds = ":".join(f"{kind}={name.replace('reserved', 'unknown')}" for kind, name in kinds)
+    matrix = {"bt709": "bt709", "bt2020nc": "bt2020"}.get(colours[0], "bt601")
+    shape = "" if aspect.startswith("0") else f",setsar={aspect}"
+    return f"scale=out_color_matrix={matrix}:out_range=tv,setparams={kinds}{shape}"
+
+
 def read_facts(path: Path, scene_threshold: float = 10) -> dict:
     """Read a video once, shrunken, and return what has to be known before a frame is drawn.
 
@@ -1423,24 +1436,17 @@ def read_facts(path: Path, scene_threshold: float = 10) -> dict:
             f"{path.name} has a variable frame rate ({min(steps):.0f} to {max(steps):.0f} ms a frame) and would "
             f"be stretched: make it constant first: ffmpeg -i {path.name} -vf fps={1000 / steps.mean():.0f} other.mp4"
         )
-    aspect, width, height = re.search(r"sar:(\S+) s:(\d+)x(\d+)", told).groups()
-    colours = re.search(r"color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)", told).groups()
-    colours = ["bt709"] * 3 if colours[0] in ("gbr", "rgb") else colours
-    kinds = zip(("range", "colorspace", "color_primaries", "color_trc"), ("tv", *colours))
-    kinds = ":".join(f"{kind}={name.replace('reserved', 'unknown')}" for kind, name in kinds)
-    matrix = {"bt709": "bt709", "bt2020nc": "bt2020"}.get(colours[0], "bt601")
-    shape = "" if aspect.startswith("0") else f",setsar={aspect}"
     return {
         "path": path,
         "frames": len(changed),
-        "size": (int(width), int(height)),
+        "size": tuple(map(int, re.search(r" s:(\d+)x(\d+)", told).groups())),
         "rate": rate,
         "seconds": float(len(changed) / rate),
         "start": float(ticks[0] * tick),
         "sound": bool(re.search(r"Stream #0:\d+.*: Audio:", told)),
         "cuts": videos.find_cuts(changed, scene_threshold),
         "repeated": videos.find_duplicates(changed),
-        "filters": f"scale=out_color_matrix={matrix}:out_range=tv,setparams={kinds}{shape}",
+        "filters": writing_filters(told),
     }
 
 

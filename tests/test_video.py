@@ -392,19 +392,27 @@ def test_a_finished_video_is_kept_until_something_changes(tmp_path, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 def test_a_killed_command_goes_on(tmp_path):
-    source, target = write(tmp_path / "a.mp4", drawn(80, (640, 360))), tmp_path / "b.mp4"
-    command = [sys.executable, "-m", "vfi_utils", source, target, "--model", "average", "--factor", "8"]
-    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL)
+    source, target = write(tmp_path / "a.mp4", drawn(100, (160, 90))), tmp_path / "b.mp4"
     parts = tmp_path / "b.mp4.parts"
-    until = time.monotonic() + 60
-    while not (parts / "00000.json").exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (parts / "00000.json").exists() and not target.exists()
-    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and "going on after the" in done.stdout
-    assert vfi.read_facts(target)["frames"] == 640
+    command = [sys.executable, "-m", "vfi_utils", source, target, "--model", "average", "--factor", "8"]
+    options = {
+        "cwd": ROOT,
+        "env": clean_environment(),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    for part, stop, code in (("00000.json", signal.SIGKILL, -9), ("00001.json", signal.SIGINT, 130)):
+        process, until = subprocess.Popen(command, **options), time.monotonic() + 60
+        while not (parts / part).exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(stop)
+        said = process.communicate()[1]
+        assert process.returncode == code and (parts / part).exists() and not target.exists()
+    assert said == "interrupted: the same command goes on after the last whole part\n"
+    done = subprocess.run(command, **options)
+    assert done.returncode == 0 and "going on after the" in done.stdout, done.stderr
+    assert vfi.read_facts(target)["frames"] == 800
     assert not parts.exists()
 
 

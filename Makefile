@@ -13,8 +13,8 @@ RUN_REQUIREMENTS := requirements.txt tests/requirements-notebooks.txt
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/.for-run  ## run notebooks 01 to 05 on the sample; name the table and figures they write
-	@$(PY) tests/run_notebooks.py notebooks/0[1-5]_*.ipynb
+run: $(VENV)/.for-run  ## run notebooks 01 to 08 on the sample; name the table and figures they write
+	@$(PY) tests/run_notebooks.py notebooks/0[1-8]_*.ipynb
 
 test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick ones)
 	@$(PY) -m pytest $(ARGS)

@@ -1,17 +1,19 @@
 """Measure what the series promises of speed and memory, each beside a baseline in the same run.
 
-python tests/bench.py                    # everything, about five minutes on two cores
+python tests/bench.py                    # everything, about fifteen minutes on two cores
 python tests/bench.py decode --footage F # one part; F: a folder of 1920x1080 JPEGs instead of a drawn picture
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -117,8 +119,98 @@ def feeding(folder: Path, footage: str) -> bool:
     return bool(real / same <= 1.1)
 
 
+def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:
+    """Write a drawn street, enlarged to `size` (width, height) px, as a video; it goes back and forth if it is long."""
+    street = vfi.footage_source("sample_street")
+    with tempfile.TemporaryDirectory() as folder:
+        street.draw_sequence(Path(folder), "street-06", min(frames, 24))
+        drawn = [Image.open(file).resize(size, Image.Resampling.LANCZOS) for file in vfi.image_files(Path(folder))]
+    there_and_back = itertools.cycle([*drawn, *drawn[-2:0:-1]])
+    shown = (np.asarray(next(there_and_back)) for _ in range(frames))
+    vfi.write_frames(path, shown, Fraction(rate), [*vfi.H264, "-preset", "veryfast"])
+
+
+VIDEO_SPEED = """
+import os, sys, time
+from pathlib import Path
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+sys.path.insert(0, sys.argv[1])
+import vfi_utils as vfi
+source, name = Path(sys.argv[2]), sys.argv[3]
+facts, draw = vfi.read_facts(source), vfi.middle_drawer(vfi.load_model(name))
+list(vfi.interpolate_frames(vfi.read_frames(source.with_name("two.mp4")), 2, draw))  # compiles
+started = time.perf_counter()
+stream = vfi.interpolate_frames(vfi.read_frames(source), 2, draw)
+count = vfi.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
+ours, started = count / (time.perf_counter() - started), time.perf_counter()
+even = f"minterpolate=fps={facts['rate'] * 2}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
+with vfi.ffmpeg("-i", source, "-vf", even, *vfi.H264, source.with_name("ffmpeg.mp4")):
+    pass
+print(ours, vfi.read_facts(source.with_name("ffmpeg.mp4"))["frames"] / (time.perf_counter() - started))
+"""
+
+
+def video(folder: Path, footage: str) -> bool:
+    """Frames written a second, video doubled, on two cores: a model of the series beside ffmpeg's minterpolate."""
+    name = "motion" if (vfi.ASSETS / "models" / "motion.keras").exists() else "dncnn_residual"
+    for size, frames in (((640, 360), 16), ((1280, 720), 8)):
+        street_clip(folder / "clip.mp4", size, frames)
+        street_clip(folder / "two.mp4", size, 2)
+        command = [sys.executable, "-c", VIDEO_SPEED, str(vfi.ROOT), str(folder / "clip.mp4"), name]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        ours, theirs = map(float, told.split())
+        print(f"video, {size[0]}x{size[1]}: {name} {ours:.2f} frames/s, ffmpeg's minterpolate {theirs:.2f} frames/s")
+    return True
+
+
+VIDEO_MEMORY = """
+import os, re, sys, threading, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import vfi_utils as vfi
+peaks = {}  # MiB, of this process and of each ffmpeg that it starts
+def watch():
+    while True:
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                told = dict(re.findall(r"(?m)^(Pid|PPid|VmHWM):\\s+(\\d+)", status.read_text()))
+            except OSError:
+                continue  # it has ended
+            if str(os.getpid()) in (told["Pid"], told["PPid"]) and "VmHWM" in told:
+                peaks[told["Pid"]] = int(told["VmHWM"]) / 2**10
+        time.sleep(0.1)
+threading.Thread(target=watch, daemon=True).start()
+vfi.interpolate_video(*sys.argv[2:4], model=sys.argv[4])
+time.sleep(0.3)
+print(peaks.pop(str(os.getpid())), max(peaks.values()))
+"""
+
+
+def video_memory(folder: Path, footage: str) -> bool:
+    """Peak memory for 10 and for 60 seconds of 1280x720, with a network of one layer: minutes instead of hours."""
+    import keras
+
+    inputs = keras.Input((None, None, 18), dtype="uint8")
+    outputs = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, outputs).save(folder / "small.keras")
+    peaks = {}
+    for seconds in (10, 60):
+        source, target = folder / f"{seconds}.mp4", folder / f"{seconds}-doubled.mp4"
+        street_clip(source, (1280, 720), 24 * seconds)
+        files = [str(path) for path in (source, target, folder / "small.keras")]
+        command = [sys.executable, "-c", VIDEO_MEMORY, str(vfi.ROOT), *files]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        peaks[seconds] = list(map(float, told.split()))
+        ours, theirs = peaks[seconds]
+        print(f"video memory, {seconds} s of 1280x720: peak {ours:.0f} MiB, and {theirs:.0f} MiB in ffmpeg", flush=True)
+    growth = [long / short - 1 for short, long in zip(peaks[10], peaks[60])]
+    print(f"  grows by {100 * growth[0]:.1f}%, and by {100 * growth[1]:.1f}% in ffmpeg (promised: at most 10%)")
+    return max(growth) <= 0.1
+
+
 def main() -> None:
-    parts = {"decode": decode, "memory": memory, "feeding": feeding}
+    parts = {"decode": decode, "memory": memory, "feeding": feeding, "video": video, "video_memory": video_memory}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
     parser.add_argument("--footage", default="", help="a folder of JPEGs for decode")

@@ -354,6 +354,7 @@ LEAVES = {  # by number: what a stage leaves under work/
     "03": ["models/*.keras"],
     "04": ["runs/*/history.csv", "runs/*/model.keras", "runs/*/run.json"],
     "05": ["results/**/*.csv", "figures/**/*.png"],
+    "08": ["videos/*_2x_smooth.mp4", "figures/08_*.png", "figures/08_side_by_side.gif"],
 }
 
 

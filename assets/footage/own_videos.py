@@ -52,18 +52,18 @@ def find_duplicates(frames: Iterable[np.ndarray]) -> list[int]:
     return (np.flatnonzero(block < np.clip(near / 2.5, 2, 16)) + 1).tolist()
 
 
-def find_cuts(frames: Iterable[np.ndarray]) -> list[int]:
+def find_cuts(frames: Iterable[np.ndarray], threshold: float = 10) -> list[int]:
     """Return the index of the first frame of each new shot; frame 0 is not one.
 
-    A cut changes the picture by 10 levels of 255, and by half, more than the steps before and after it do. In a fast
-    pan all steps are large, and a flash is two large steps together: neither is a cut. Dissolves are not found.
+    A cut changes the picture by `threshold` levels of 255, and by half, more than the steps before and after it do. In
+    a fast pan all steps are large, and a flash is two large steps together: neither is a cut. Dissolves are not found.
     `frames`: as in `find_duplicates`; those it finds are no steps.
     """
     changed = frames if getattr(frames, "ndim", 0) == 2 else frame_changes(frames)
     steps = np.setdiff1d(np.arange(1, len(changed)), find_duplicates(changed))
     near = np.pad(changed[steps, 0], 1)
     near = np.maximum(near[:-2], near[2:])
-    return steps[changed[steps, 0] > np.maximum(near + 10, near * 1.5)].tolist()
+    return steps[changed[steps, 0] > np.maximum(near + threshold, near * 1.5)].tolist()
 
 
 def read_clip(path: Path) -> Iterator:

@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 RUN_REQUIREMENTS := requirements.txt tests/requirements-notebooks.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench peers notebooks lint badges clean
+.PHONY: help run test bench peers train notebooks lint badges clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ bench: $(VENV)/.for-test  ## measure what the series costs in time and memory
 
 peers: $(VENV)/.for-test  ## measure ffmpeg and OpenCV on VFI_DATASET (ARGS='--called "what it is"')
 	@$(PY) tests/peers.py $(ARGS)
+
+train: $(VENV)/.for-test  ## train all models of the series alike on VFI_DATASET (hours; wants a GPU)
+	@$(PY) tests/publish.py train dncnn dncnn_residual dncnn_2frames motion
 
 notebooks: $(VENV)/.for-run  ## execute all notebooks in place, so that their outputs come from one run
 	@$(PY) tests/run_notebooks.py --in-place

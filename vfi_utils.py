@@ -649,12 +649,12 @@ def warp(images, flow, kernel: str = "linear"):
 
     Args:
         images: tensor `[B, H, W, C]`.
-        flow: float32 `[B, H, W, 2]`, px: pixel (x, y) of the result is read at (x + flow[0], y + flow[1]) of the
+        flow: float32 `[B, h, w, 2]`, px: pixel (x, y) of the result is read at (x + flow[0], y + flow[1]) of the
             image. Places outside of the image are read at its nearest edge.
         kernel: between the pixels, "linear" (2x2) or "cubic" (4x4, Keys 1981 with a = -1/2: sharper).
 
     Returns:
-        A tensor of the images' shape and type.
+        A tensor `[B, h, w, C]` of the images' type.
     """
     from keras import ops
 
@@ -662,13 +662,12 @@ def warp(images, flow, kernel: str = "linear"):
     batch, height, width, channels = ops.shape(images)
     margin = [before, taps - 1 - before]
     padded = ops.pad(images, [[0, 0], margin, margin, [0, 0]], mode="symmetric")
-    rows = ops.concatenate(
-        [padded[:, :, i : i + width] for i in range(taps)], axis=-1
-    )  # `taps` neighbours side by side
-    rows = ops.reshape(rows, (-1, taps * channels))
+    rows = ops.concatenate([padded[:, :, i : i + width] for i in range(taps)], axis=-1)
+    rows = ops.reshape(rows, (-1, taps * channels))  # each pixel with those to its right
 
-    x = ops.arange(width, dtype="float32") + flow[..., 0]
-    y = ops.arange(height, dtype="float32")[:, None] + flow[..., 1]
+    tall, wide = ops.shape(flow)[1:3]
+    x = ops.arange(wide, dtype="float32") + flow[..., 0]
+    y = ops.arange(tall, dtype="float32")[:, None] + flow[..., 1]
     x = ops.clip(x, 0, ops.cast(width - 1, "float32"))
     y = ops.clip(y, 0, ops.cast(height - 1, "float32"))
     left, top = ops.floor(x), ops.floor(y)
@@ -678,7 +677,7 @@ def warp(images, flow, kernel: str = "linear"):
     warped = 0
     for number, down in enumerate(tap_weights(y - top, kernel)):
         row = ops.take(rows, first + number * width, axis=0)
-        row = ops.reshape(row, (batch, height, width, taps, channels))
+        row = ops.reshape(row, (batch, tall, wide, taps, channels))
         warped = warped + ops.cast(down, images.dtype)[..., None] * ops.sum(row * across, axis=-2)
     return warped
 
@@ -734,7 +733,8 @@ def motion_layers() -> SimpleNamespace:
 
         def call(self, images):
             for axis, side in zip((1, 2), ops.shape(images)[1:3], strict=True):
-                length = ops.maximum(side + -side % self.multiple, 2 * self.multiple)
+                greater = max if isinstance(side, int) else ops.maximum  # TensorFlow may not know the side yet
+                length = greater(side + -side % self.multiple, 2 * self.multiple)
                 images = ops.take(images, ops.minimum(ops.arange(length), side - 1), axis=axis)
             return images
 
@@ -1553,7 +1553,8 @@ ENCODERS = {  # by the ending of a video's name; a GIF is made from parts withou
 }
 PART = 24  # source frames in a part; an interrupted video goes on after the last whole part
 CONTEXT = 4  # source frames before a part on which its drawn frames depend: 2 with factor 2, 3 with 4, 3.5 with 8
-TILE = 512  # px: larger frames go through a convolutional model in tiles
+TILE = 512  # px: larger frames are drawn in tiles
+MOTION_SIDE = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
 POINTWISE = "Activation Add Average BatchNormalization Concatenate InputLayer ReLU Rescaling Split Subtract"
 EXACTLY = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # or ffmpeg's RGB is up to 5 levels off
 REASONS = re.compile("No space left|matches no streams")  # what ffmpeg says before its last words, and is to the point
@@ -1790,13 +1791,72 @@ def draw_middle(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray:
     """Draw middle frames of any size: uint8 `[B, n, H, W, 3]` -> float32 `[B, H, W, 3]` in [0, 1].
 
     A model of convolutions sees no further than its receptive radius: it draws tiles that overlap by that, with the
-    memory of one tile, and they are what the whole frame would have been. Another model gets the whole frame.
+    memory of one tile, and they are what the whole frame would have been. A model that moves pixels says on a shrunken
+    copy where they come from (`move_pixels`). Another model gets the whole frame.
     """
     stacked, overlap = innermost(neighbours, frames_of(model)), receptive_radius(model)
+    if moves_pixels(model) and max(stacked.shape[1:3]) > MOTION_SIDE:
+        return move_pixels(model, neighbours, tile)
     if overlap is None:
         return model.predict_on_batch(stacked)
     parts = (model.predict_on_batch(part) for part in split_tiles(stacked, tile, overlap))
     return join_tiles(parts, stacked.shape[1:3], tile, overlap)
+
+
+def moves_pixels(model) -> bool:
+    """Say whether a model has layers named "flow", "weights" and "residual", as notebook 07's has."""
+    return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
+
+
+def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOTION_SIDE) -> np.ndarray:
+    """Draw middle frames with the motion of small ones and the pixels of large ones.
+
+    The model, trained on small frames, knows small motion. It sees a copy shrunk to `side` px; its flow, weights and
+    residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
+
+    Args:
+        model: one that `moves_pixels`.
+        neighbours: uint8 `[B, n, H, W, 3]`.
+        tile: side in px of what is drawn at once. The result does not depend on it.
+        side: px, the longer one of the shrunken copy.
+
+    Returns:
+        float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
+    """
+    import keras
+    from keras import ops
+    from PIL import Image
+
+    frames, (height, width) = frames_of(model), neighbours.shape[2:4]
+    stacked = innermost(neighbours, frames)
+    small = [max(1, round(length * side / max(height, width))) for length in (width, height)]
+    copies = [
+        [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
+        for stack in stacked
+    ]
+    inside = keras.Model(model.input, [model.get_layer(name).output for name in ("flow", "weights", "residual")])
+    maps = ops.concatenate(inside(np.stack([np.concatenate(copy, axis=-1) for copy in copies])), axis=-1)
+    scale = np.array([width, height]) / small
+
+    def draw(top: int, left: int) -> np.ndarray:
+        rows, columns = np.arange(top, min(top + tile, height)), np.arange(left, min(left + tile, width))
+        places = np.stack(np.meshgrid((columns + 0.5) / scale[0], (rows + 0.5) / scale[1]), axis=-1) - 0.5
+        places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
+        places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
+        places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
+        flow, weights, drawn = np.split(ops.convert_to_numpy(warp(maps, places)), [2 * frames, 3 * frames], axis=-1)
+        flow = flow * np.tile(scale, frames).astype(np.float32)
+        reach = int(np.abs(flow).max()) + 3  # px around the tile from which pixels are fetched
+        above, before = max(0, top - reach), max(0, left - reach)
+        source = stacked[:, above : rows[-1] + reach + 1, before : columns[-1] + reach + 1].astype(np.float32) / 255
+        corner = np.array([left - before, top - above], np.float32)
+        for n in range(frames):
+            fetched = warp(source[..., 3 * n : 3 * n + 3], flow[..., 2 * n : 2 * n + 2] + corner, "cubic")
+            drawn = drawn + weights[..., n : n + 1] * ops.convert_to_numpy(fetched)
+        return drawn
+
+    lines = [[draw(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
+    return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)
 
 
 def middle_drawer(model, tile: int = TILE):
@@ -1814,7 +1874,8 @@ def middle_drawer(model, tile: int = TILE):
         except Exception as error:  # TensorFlow's, JAX's and Python's ways to say that memory is full
             full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
             full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
-            smaller, overlap = min(tile, max(neighbours.shape[1:3])) // 2, receptive_radius(model)
+            smaller = min(tile, max(neighbours.shape[1:3])) // 2
+            overlap = 32 if moves_pixels(model) else receptive_radius(model)
             if not full or overlap is None or smaller <= 2 * overlap:
                 raise
         tile = smaller

@@ -15,6 +15,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """  # for a program that must do where only JAX is installed
+MOTION = ("motion", "moving", "convolution", "head", "inner", "along", "follow", "estimate_motion", "refine")
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
@@ -34,3 +35,15 @@ def definitions(notebook: str, *names: str) -> dict:
             if isinstance(node, (ast.Import, ast.ImportFrom)) or settings or name in names:
                 exec(compile(ast.Module([node], []), notebook, "exec"), space)  # the repository's own notebook
     return space | {name: space[name] for name in names}
+
+
+def network(name: str):
+    """Return a network of the series, untrained, as its notebook builds it.
+
+    Raises:
+        KeyError: if there is none of that name.
+    """
+    if name == "motion":
+        return definitions("07_motion_aware.ipynb", *MOTION)["motion"]()
+    variants = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}
+    return definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"](**variants[name], name=name)

@@ -2,6 +2,7 @@
 
 python tests/publish.py figures                            # work/figures/ -> assets/figures/
 python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
+python tests/publish.py train dncnn ... motion             # trains them all alike on VFI_DATASET, to work/runs/
 python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
 
@@ -29,11 +30,11 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from definitions import definitions
+from definitions import network
 
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
-VARIANTS = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}  # as notebook 03 makes
+FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
 @functools.cache  # asked first by `main`, before anything that is published changes the tree
@@ -73,14 +74,25 @@ def publish_results(name: str, called: str) -> None:
     print(f"assets/results_{name}.csv")
 
 
+def train_model(name: str, called: str = "") -> None:
+    """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long."""
+    frames, _ = vfi.get_frames("", "train")
+    test_frames, test_windows = vfi.get_frames("", "test")
+    lengths = {sequence: len(images) for sequence, images in frames.items()}
+    near = vfi.build_windows(lengths, stride=1).assign(step=1)
+    windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
+    budget = FOR_A_GPU if vfi.gpu_name() else vfi.training_budget()
+    vfi.train(network(name), windows, frames, test_windows, test_frames, name=name, hold=0.1, **budget)
+
+
 def publish_model(name: str, called: str) -> None:
     """Save a finished run's weights in a model of this Keras, copy its curves, and write the card beside them."""
     source, target = vfi.work("runs", name), ROOT / "assets" / "models"
     run = json.loads((source / "run.json").read_text())
     if not run["finished"]:
-        raise ValueError(f"{source} has not finished: run notebook 04.")
+        raise ValueError(f"{source} has not finished: run notebook {'07' if name == 'motion' else '04'}.")
     target.mkdir(parents=True, exist_ok=True)
-    model = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"](**VARIANTS[name], name=name)
+    model = network(name)
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
         model.load_weights(archive.extract("model.weights.h5", folder))
     model.save(target / f"{name}.keras")
@@ -97,6 +109,8 @@ def publish_model(name: str, called: str) -> None:
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine |",
         f"| precision while training | {settings['precision']}; stored as float32 |",
+        f"| windows with frames missing at their ends | {settings.get('hold', 0):.0%} |",
+        f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",
         f"| minutes | {run['seconds'] / 60:.0f} |",
         f"| machine | {run['machine']}; Keras {run['keras']} |",
@@ -106,9 +120,12 @@ def publish_model(name: str, called: str) -> None:
         "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
         "The weights are those of the last epoch; nothing was chosen by a test window. To train it again:",
-        "in notebook 04 set `DATASET` to a folder of clips and, before training,",
+        f"in notebook {'07' if name == 'motion' else '04'} set `DATASET` to a folder of clips and, before training,",
         "",
         "    budget = " + json.dumps({name: settings[name] for name in BUDGET}),
+        "",
+        *([run["note"], ""] if "note" in run else []),
+        "All models of the series, alike and longer, on a GPU: `make train` (CONTRIBUTING.md).",
         "",
     ]
     vfi.write_whole(target / f"{name}.md", "\n".join(card))
@@ -198,7 +215,7 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["figures", "results", "models", "readme"])
+    parser.add_argument("what", choices=["figures", "results", "train", "models", "readme"])
     parser.add_argument("names", nargs="*", help="of data sets or of runs")
     parser.add_argument("--called", default="", help="what the footage is, in words")
     options = parser.parse_args()
@@ -208,7 +225,7 @@ def main() -> None:
     elif options.what == "readme":
         publish_readme()
     for name in options.names:
-        {"results": publish_results, "models": publish_model}[options.what](name, options.called)
+        {"results": publish_results, "train": train_model, "models": publish_model}[options.what](name, options.called)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ import pytest
 from keras import layers, ops
 
 import vfi_utils as vfi
-from definitions import WITHOUT_TENSORFLOW, definitions
+from definitions import WITHOUT_TENSORFLOW, network
 
 RANDOM = np.random.default_rng(0)
-PIECES = ("motion", "moving", "convolution", "head", "inner", "along", "follow", "estimate_motion", "refine")
 
 
 @pytest.fixture(scope="module")
 def motion():
-    return definitions("07_motion_aware.ipynb", *PIECES)["motion"]
+    return lambda: network("motion")
 
 
 def smooth_image(height=40, width=56, at=(0.0, 0.0), channels=3):
@@ -212,6 +211,36 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
     vfi.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
     loss = model.train_on_batch(inputs, np.zeros((*inputs.shape[:3], 3), np.float32))[0]
     assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
+
+
+def some_motion(motion):
+    """A network with weights that are not those of its start, and six frames that move."""
+    model = motion()
+    model.set_weights([weight + RANDOM.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
+    window = np.stack([smooth_image(72, 104, at=(1.5 * t, t)) for t in (-3, -2, -1, 1, 2, 3)], axis=1)
+    return model, np.rint(255 * window).astype(np.uint8)
+
+
+def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
+    model, neighbours = some_motion(motion)
+    assert vfi.moves_pixels(model) and not vfi.moves_pixels(vfi.load_model("dncnn"))
+    whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
+    same = vfi.move_pixels(model, neighbours, side=104)
+    assert same.shape == whole.shape and np.abs(same - whole).max() < 1e-4, "nothing is shrunk, nothing changes"
+    shrunk = vfi.move_pixels(model, neighbours, side=52)
+    for tile in (40, 16):
+        assert np.abs(vfi.move_pixels(model, neighbours, tile=tile, side=52) - shrunk).max() < 1e-4
+
+
+def test_large_motion_is_followed_on_a_shrunken_copy(motion):
+    window = np.stack([smooth_image(240, 360, at=(8 * t, 5 * t)) for t in range(-3, 4)], axis=1)
+    window = window * 0.5 + 0.5 * np.stack(
+        [smooth_image(40, 60, at=(8 * t / 6, 5 * t / 6)) for t in range(-3, 4)], axis=1
+    ).repeat(6, 2).repeat(6, 3)
+    neighbours, truth = vfi.split_middle(np.rint(255 * window).astype(np.uint8))
+    whole = vfi.to_uint8(motion().predict_on_batch(vfi.innermost(neighbours, 6)))
+    shrunk = vfi.to_uint8(vfi.move_pixels(motion(), neighbours, side=60))
+    assert vfi.psnr(truth, shrunk)[0] > vfi.psnr(truth, whole)[0] + 3
 
 
 def test_windows_of_every_second_frame():

@@ -950,6 +950,123 @@ def nearest(neighbours: np.ndarray) -> np.ndarray:
 BASELINES = {"average": average, "nearest": nearest}
 
 
+TILE = 512  # px: larger frames are drawn in tiles
+MOTION_SIDE = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
+POINTWISE = "Activation Add Average BatchNormalization Concatenate InputLayer ReLU Rescaling Split Subtract"
+
+
+def receptive_radius(model) -> int | None:
+    """Return how far in px an output pixel sees; None for a model of more than convolutions that keep the size."""
+    radius = 0
+    for layer in getattr(model, "operations", model.layers):
+        if type(layer).__name__ == "Conv2D" and set(layer.strides) == {1} and layer.padding == "same":
+            radius += max(size // 2 * step for size, step in zip(layer.kernel_size, layer.dilation_rate))
+        elif type(layer).__name__ not in POINTWISE.split() or getattr(layer, "axis", -1) not in (-1, 3):
+            return None
+    return radius
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> tuple[list[int], int]:
+    """Return where the tiles along a side of `length` px start, and the size, at most `tile`, that all of them have."""
+    if length <= tile:
+        return [0], length
+    count = -(-(length - 2 * overlap) // (tile - 2 * overlap))
+    size = -(-(length - 2 * overlap) // count) + 2 * overlap
+    return np.linspace(0, length - size, count).round().astype(int).tolist(), size
+
+
+def split_tiles(images: np.ndarray, tile: int, overlap: int) -> list[np.ndarray]:
+    """Cut `[..., H, W, C]` into views of at most `tile` px a side, which `join_tiles` undoes.
+
+    Each pixel lies at least `overlap` px inside one of them, or at that distance from the edge of the picture.
+    """
+    (rows, height), (columns, width) = (tile_starts(side, tile, overlap) for side in images.shape[-3:-1])
+    return [images[..., y : y + height, x : x + width, :] for y in rows for x in columns]
+
+
+def join_tiles(tiles: Iterable[np.ndarray], size: tuple[int, int], tile: int, overlap: int) -> np.ndarray:
+    """Put tiles `[..., h, w, C]` without their margins together to `[..., H, W, C]`; `size` is (H, W)."""
+    corners, joined = itertools.product(*(tile_starts(side, tile, overlap)[0] for side in size)), None
+    for (y, x), part in zip(corners, tiles):
+        if joined is None:
+            joined = np.empty((*part.shape[:-3], *size, part.shape[-1]), part.dtype)
+        top, left = overlap if y else 0, overlap if x else 0  # the margins below and right are overwritten
+        joined[..., y + top : y + part.shape[-3], x + left : x + part.shape[-2], :] = part[..., top:, left:, :]
+    return joined
+
+
+def draw_middle(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray:
+    """Draw middle frames of any size: uint8 `[B, n, H, W, 3]` -> float32 `[B, H, W, 3]` in [0, 1].
+
+    A model of convolutions sees no further than its receptive radius: it draws tiles that overlap by that, with the
+    memory of one tile, and they are what the whole frame would have been. A model that moves pixels says on a shrunken
+    copy where they come from (`move_pixels`). Another model gets the whole frame.
+    """
+    stacked, overlap = innermost(neighbours, frames_of(model)), receptive_radius(model)
+    if moves_pixels(model) and max(stacked.shape[1:3]) > MOTION_SIDE:
+        return move_pixels(model, neighbours, tile)
+    if overlap is None:
+        return model.predict_on_batch(stacked)
+    parts = (model.predict_on_batch(part) for part in split_tiles(stacked, tile, overlap))
+    return join_tiles(parts, stacked.shape[1:3], tile, overlap)
+
+
+def moves_pixels(model) -> bool:
+    """Say whether a model has layers named "flow", "weights" and "residual", as notebook 07's has."""
+    return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
+
+
+def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOTION_SIDE) -> np.ndarray:
+    """Draw middle frames with the motion of small ones and the pixels of large ones.
+
+    The model, trained on small frames, knows small motion. It sees a copy shrunk to `side` px; its flow, weights and
+    residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
+
+    Args:
+        model: one that `moves_pixels`.
+        neighbours: uint8 `[B, n, H, W, 3]`.
+        tile: side in px of what is drawn at once. The result does not depend on it.
+        side: px, the longer one of the shrunken copy.
+
+    Returns:
+        float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
+    """
+    import keras
+    from keras import ops
+    from PIL import Image
+
+    frames, (height, width) = frames_of(model), neighbours.shape[2:4]
+    stacked = innermost(neighbours, frames)
+    small = [max(1, round(length * side / max(height, width))) for length in (width, height)]
+    copies = [
+        [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
+        for stack in stacked
+    ]
+    inside = keras.Model(model.input, [model.get_layer(name).output for name in ("flow", "weights", "residual")])
+    maps = ops.concatenate(inside(np.stack([np.concatenate(copy, axis=-1) for copy in copies])), axis=-1)
+    scale = np.array([width, height]) / small
+
+    def draw(top: int, left: int) -> np.ndarray:
+        rows, columns = np.arange(top, min(top + tile, height)), np.arange(left, min(left + tile, width))
+        places = np.stack(np.meshgrid((columns + 0.5) / scale[0], (rows + 0.5) / scale[1]), axis=-1) - 0.5
+        places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
+        places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
+        places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
+        flow, weights, drawn = np.split(ops.convert_to_numpy(warp(maps, places)), [2 * frames, 3 * frames], axis=-1)
+        flow = flow * np.tile(scale, frames).astype(np.float32)
+        reach = int(np.abs(flow).max()) + 3  # px around the tile from which pixels are fetched
+        above, before = max(0, top - reach), max(0, left - reach)
+        source = stacked[:, above : rows[-1] + reach + 1, before : columns[-1] + reach + 1].astype(np.float32) / 255
+        corner = np.array([left - before, top - above], np.float32)
+        for n in range(frames):
+            fetched = warp(source[..., 3 * n : 3 * n + 3], flow[..., 2 * n : 2 * n + 2] + corner, "cubic")
+            drawn = drawn + weights[..., n : n + 1] * ops.convert_to_numpy(fetched)
+        return drawn
+
+    lines = [[draw(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
+    return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)
+
+
 def predict_middle(model, neighbours: np.ndarray, batch_size: int = 8) -> np.ndarray:
     """Draw the middle frames.
 
@@ -967,8 +1084,8 @@ def predict_middle(model, neighbours: np.ndarray, batch_size: int = 8) -> np.nda
     """
     if not hasattr(model, "predict_on_batch"):
         return model(neighbours)
-    stacked = innermost(neighbours, frames_of(model))
-    parts = [model.predict_on_batch(stacked[i : i + batch_size]) for i in range(0, len(stacked), batch_size)]
+    innermost(neighbours[:1], frames_of(model))  # refuses what does not fit
+    parts = [draw_middle(model, neighbours[i : i + batch_size]) for i in range(0, len(neighbours), batch_size)]
     return to_uint8(np.concatenate(parts))
 
 
@@ -1553,9 +1670,6 @@ ENCODERS = {  # by the ending of a video's name; a GIF is made from parts withou
 }
 PART = 24  # source frames in a part; an interrupted video goes on after the last whole part
 CONTEXT = 4  # source frames before a part on which its drawn frames depend: 2 with factor 2, 3 with 4, 3.5 with 8
-TILE = 512  # px: larger frames are drawn in tiles
-MOTION_SIDE = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
-POINTWISE = "Activation Add Average BatchNormalization Concatenate InputLayer ReLU Rescaling Split Subtract"
 EXACTLY = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # or ffmpeg's RGB is up to 5 levels off
 REASONS = re.compile("No space left|matches no streams")  # what ffmpeg says before its last words, and is to the point
 
@@ -1745,118 +1859,6 @@ def interpolate_frames(frames: Iterable[np.ndarray], factor: int, draw, cuts=())
     for _ in range(int(math.log2(factor))):
         stream = double_frames(stream, draw)
     return stream
-
-
-def receptive_radius(model) -> int | None:
-    """Return how far in px an output pixel sees; None for a model of more than convolutions that keep the size."""
-    radius = 0
-    for layer in getattr(model, "operations", model.layers):
-        if type(layer).__name__ == "Conv2D" and set(layer.strides) == {1} and layer.padding == "same":
-            radius += max(size // 2 * step for size, step in zip(layer.kernel_size, layer.dilation_rate))
-        elif type(layer).__name__ not in POINTWISE.split() or getattr(layer, "axis", -1) not in (-1, 3):
-            return None
-    return radius
-
-
-def tile_starts(length: int, tile: int, overlap: int) -> tuple[list[int], int]:
-    """Return where the tiles along a side of `length` px start, and the size, at most `tile`, that all of them have."""
-    if length <= tile:
-        return [0], length
-    count = -(-(length - 2 * overlap) // (tile - 2 * overlap))
-    size = -(-(length - 2 * overlap) // count) + 2 * overlap
-    return np.linspace(0, length - size, count).round().astype(int).tolist(), size
-
-
-def split_tiles(images: np.ndarray, tile: int, overlap: int) -> list[np.ndarray]:
-    """Cut `[..., H, W, C]` into views of at most `tile` px a side, which `join_tiles` undoes.
-
-    Each pixel lies at least `overlap` px inside one of them, or at that distance from the edge of the picture.
-    """
-    (rows, height), (columns, width) = (tile_starts(side, tile, overlap) for side in images.shape[-3:-1])
-    return [images[..., y : y + height, x : x + width, :] for y in rows for x in columns]
-
-
-def join_tiles(tiles: Iterable[np.ndarray], size: tuple[int, int], tile: int, overlap: int) -> np.ndarray:
-    """Put tiles `[..., h, w, C]` without their margins together to `[..., H, W, C]`; `size` is (H, W)."""
-    corners, joined = itertools.product(*(tile_starts(side, tile, overlap)[0] for side in size)), None
-    for (y, x), part in zip(corners, tiles):
-        if joined is None:
-            joined = np.empty((*part.shape[:-3], *size, part.shape[-1]), part.dtype)
-        top, left = overlap if y else 0, overlap if x else 0  # the margins below and right are overwritten
-        joined[..., y + top : y + part.shape[-3], x + left : x + part.shape[-2], :] = part[..., top:, left:, :]
-    return joined
-
-
-def draw_middle(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray:
-    """Draw middle frames of any size: uint8 `[B, n, H, W, 3]` -> float32 `[B, H, W, 3]` in [0, 1].
-
-    A model of convolutions sees no further than its receptive radius: it draws tiles that overlap by that, with the
-    memory of one tile, and they are what the whole frame would have been. A model that moves pixels says on a shrunken
-    copy where they come from (`move_pixels`). Another model gets the whole frame.
-    """
-    stacked, overlap = innermost(neighbours, frames_of(model)), receptive_radius(model)
-    if moves_pixels(model) and max(stacked.shape[1:3]) > MOTION_SIDE:
-        return move_pixels(model, neighbours, tile)
-    if overlap is None:
-        return model.predict_on_batch(stacked)
-    parts = (model.predict_on_batch(part) for part in split_tiles(stacked, tile, overlap))
-    return join_tiles(parts, stacked.shape[1:3], tile, overlap)
-
-
-def moves_pixels(model) -> bool:
-    """Say whether a model has layers named "flow", "weights" and "residual", as notebook 07's has."""
-    return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
-
-
-def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOTION_SIDE) -> np.ndarray:
-    """Draw middle frames with the motion of small ones and the pixels of large ones.
-
-    The model, trained on small frames, knows small motion. It sees a copy shrunk to `side` px; its flow, weights and
-    residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
-
-    Args:
-        model: one that `moves_pixels`.
-        neighbours: uint8 `[B, n, H, W, 3]`.
-        tile: side in px of what is drawn at once. The result does not depend on it.
-        side: px, the longer one of the shrunken copy.
-
-    Returns:
-        float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
-    """
-    import keras
-    from keras import ops
-    from PIL import Image
-
-    frames, (height, width) = frames_of(model), neighbours.shape[2:4]
-    stacked = innermost(neighbours, frames)
-    small = [max(1, round(length * side / max(height, width))) for length in (width, height)]
-    copies = [
-        [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
-        for stack in stacked
-    ]
-    inside = keras.Model(model.input, [model.get_layer(name).output for name in ("flow", "weights", "residual")])
-    maps = ops.concatenate(inside(np.stack([np.concatenate(copy, axis=-1) for copy in copies])), axis=-1)
-    scale = np.array([width, height]) / small
-
-    def draw(top: int, left: int) -> np.ndarray:
-        rows, columns = np.arange(top, min(top + tile, height)), np.arange(left, min(left + tile, width))
-        places = np.stack(np.meshgrid((columns + 0.5) / scale[0], (rows + 0.5) / scale[1]), axis=-1) - 0.5
-        places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
-        places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
-        places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
-        flow, weights, drawn = np.split(ops.convert_to_numpy(warp(maps, places)), [2 * frames, 3 * frames], axis=-1)
-        flow = flow * np.tile(scale, frames).astype(np.float32)
-        reach = int(np.abs(flow).max()) + 3  # px around the tile from which pixels are fetched
-        above, before = max(0, top - reach), max(0, left - reach)
-        source = stacked[:, above : rows[-1] + reach + 1, before : columns[-1] + reach + 1].astype(np.float32) / 255
-        corner = np.array([left - before, top - above], np.float32)
-        for n in range(frames):
-            fetched = warp(source[..., 3 * n : 3 * n + 3], flow[..., 2 * n : 2 * n + 2] + corner, "cubic")
-            drawn = drawn + weights[..., n : n + 1] * ops.convert_to_numpy(fetched)
-        return drawn
-
-    lines = [[draw(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
-    return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)
 
 
 def middle_drawer(model, tile: int = TILE):

@@ -1,6 +1,7 @@
 """Measure what you would use instead of a network of this series, and can run today, on the same windows.
 
 python tests/peers.py --called "what the footage is" # of VFI_DATASET -> assets/results_peers.csv
+python tests/peers.py --size 640x360 --called "..."  # and our models, on its large clips -> assets/results_640x360.csv
 
 Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `vfi.evaluate` takes
 them. Their settings were chosen on training clips, never on those measured here.
@@ -145,20 +146,30 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--called", default="", help="what the footage is, in words")
+    parser.add_argument(
+        "--size", default="", help="WIDTHxHEIGHT in px: measure clips of at least that size, not 160x90"
+    )
     options = parser.parse_args()
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
     frames, windows = vfi.get_frames(split="test")
+    models, name = PEERS, options.size or "peers"
+    if options.size:
+        width, height = map(int, options.size.split("x"))
+        clips = vfi.list_sequences(vfi.get_footage()).query("split == 'test' and width >= @width and height >= @height")
+        frames = {clip.sequence: vfi.load_frames(clip.folder, (width, height)) for clip in clips.itertuples()}
+        windows = windows[windows.sequence.isin(frames)]
+        models = PEERS | {model: model for model in ("dncnn_residual", "motion")}
     parts = [vfi.spread(part, WINDOWS_PER_SEQUENCE) for _, part in windows.groupby("sequence", sort=False)]
     windows = pd.concat(parts, ignore_index=True)
-    summary = vfi.summarize(vfi.evaluate(PEERS, frames, windows))
-    vfi.write_whole(vfi.work("results", "summary_peers.csv"), summary.to_csv(index=False))
-    publish.publish_results("peers", options.called or vfi.dataset_name(vfi.choose_dataset()))
+    summary = vfi.summarize(vfi.evaluate(models, frames, windows, batch=4))
+    vfi.write_whole(vfi.work("results", f"summary_{name}.csv"), summary.to_csv(index=False))
+    publish.publish_results(name, options.called or vfi.dataset_name(vfi.choose_dataset()))
     neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 16))
-    for name, peer in PEERS.items():
+    for peer_name, peer in PEERS.items():
         started = time.perf_counter()
         peer(neighbours)
-        print(f"{name}: {1000 * (time.perf_counter() - started) / len(neighbours):.0f} ms a frame, one thread")
+        print(f"{peer_name}: {1000 * (time.perf_counter() - started) / len(neighbours):.0f} ms a frame, one thread")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from run_notebooks import run_notebook
 from stamp_badges import stamp
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-NEED_GPU = ("04",)
+NEED_GPU = ("04", "06")
 LIMIT = 120  # seconds one cell may take with VFI_FAST=1
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -354,6 +354,7 @@ LEAVES = {  # by number: what a stage leaves under work/
     "03": ["models/*.keras"],
     "04": ["runs/*/history.csv", "runs/*/model.keras", "runs/*/run.json"],
     "05": ["results/**/*.csv", "figures/**/*.png"],
+    "06": ["results/why_*.csv", "runs/why-*/model.keras", "figures/06_*.png"],
 }
 
 

@@ -23,7 +23,7 @@ from run_notebooks import run_notebook
 from stamp_badges import stamp
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-NEED_GPU = ("04",)
+NEED_GPU = ("04", "06")
 LIMIT = 120  # seconds one cell may take with VFI_FAST=1
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -354,6 +354,8 @@ LEAVES = {  # by number: what a stage leaves under work/
     "03": ["models/*.keras"],
     "04": ["runs/*/history.csv", "runs/*/model.keras", "runs/*/run.json"],
     "05": ["results/**/*.csv", "figures/**/*.png"],
+    "06": ["results/why_*.csv", "runs/why-*/model.keras", "figures/06_*.png"],
+    "07": ["runs/motion-short/history.csv", "runs/motion-short/model.keras", "figures/07_*.png"],
     "08": ["videos/*_2x_smooth.mp4", "figures/08_*.png", "figures/08_side_by_side.gif"],
 }
 

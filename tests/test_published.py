@@ -11,7 +11,8 @@ import vfi_utils as vfi
 from peers import PEERS
 
 ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
-RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE})
+WHY = set(vfi.ASSETS.glob("results_why_*.csv"))  # of notebook 06, a row a run
+RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE} - WHY)
 BASELINES = {"average", "nearest"}
 
 

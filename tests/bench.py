@@ -7,6 +7,7 @@ python tests/bench.py decode --footage F # one part; F: a folder of 1920x1080 JP
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import subprocess
@@ -119,6 +120,32 @@ def feeding(folder: Path, footage: str) -> bool:
     return bool(real / same <= 1.1)
 
 
+def drawing(folder: Path, footage: str) -> bool:
+    """Time to draw one frame at a time: models of the series beside what ffmpeg and OpenCV need, on all cores."""
+    import peers
+
+    street = vfi.footage_source("sample_street")
+    street.draw_sequence(folder, "street-06", 7)
+    shipped = [name for name in ("motion", "dncnn") if (vfi.ASSETS / "models" / f"{name}.keras").exists()]
+    drawers = {name: functools.partial(vfi.predict_middle, vfi.load_model(name)) for name in shipped} | peers.PEERS
+    times = {}
+    for size, repeats in (((160, 90), 15), ((1280, 720), 3)):
+        pictures = [Image.open(file).resize(size, Image.Resampling.BICUBIC) for file in vfi.image_files(folder)]
+        neighbours, _ = vfi.split_middle(np.stack(pictures)[None])
+        for name, draw in drawers.items():
+            seconds = []
+            for _ in range(repeats + 1):  # the first compiles
+                started = time.perf_counter()
+                draw(neighbours)
+                seconds.append(time.perf_counter() - started)
+            times[name, size] = 1000 * np.median(seconds[1:])
+            print(f"drawing, {size[0]}x{size[1]}: {name} {times[name, size]:.0f} ms a frame", flush=True)
+    small, large = times[shipped[0], (160, 90)], times[shipped[0], (1280, 720)]
+    print(f"  {shipped[0]}: 1280x720 takes {large / small:.0f} times as long as 160x90 (promised: at most 60)")
+    print("  at 160x90 fLDRnet takes 82 to 115 ms and EBME 150 to 280 (measured elsewhere, one thread; promised: less)")
+    return bool(large / small <= 60 and small < 82)
+
+
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:
     """Write a drawn street, enlarged to `size` (width, height) px, as a video; it goes back and forth if it is long."""
     street = vfi.footage_source("sample_street")
@@ -210,7 +237,14 @@ def video_memory(folder: Path, footage: str) -> bool:
 
 
 def main() -> None:
-    parts = {"decode": decode, "memory": memory, "feeding": feeding, "video": video, "video_memory": video_memory}
+    parts = {
+        "decode": decode,
+        "memory": memory,
+        "feeding": feeding,
+        "drawing": drawing,
+        "video": video,
+        "video_memory": video_memory,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
     parser.add_argument("--footage", default="", help="a folder of JPEGs for decode")

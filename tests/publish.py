@@ -2,6 +2,7 @@
 
 python tests/publish.py figures                            # work/figures/ -> assets/figures/
 python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
+python tests/publish.py why NAME --called "street clips"     # work/results/why_NAME.csv -> assets/results_why_NAME.csv
 python tests/publish.py train dncnn ... motion             # trains them all alike on VFI_DATASET, to work/runs/
 python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
@@ -72,6 +73,38 @@ def publish_results(name: str, called: str) -> None:
     measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "tint": 2, "beats_average": 3}
     vfi.write_whole(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
     print(f"assets/results_{name}.csv")
+
+
+def publish_why(name: str, called: str) -> None:
+    """Copy what notebook 06 measured, with what it was measured on, when, and at which commit."""
+    table = pd.read_csv(vfi.work("results", f"why_{name}.csv"))
+    table["data"], table["date"], table["commit"] = called, time.strftime("%Y-%m-%d"), commit()
+    vfi.write_whole(ROOT / "assets" / f"results_why_{name}.csv", table.to_csv(index=False))
+    print(f"assets/results_why_{name}.csv")
+
+
+def why_table(path: Path) -> str:
+    """Return the README's log of notebook 06's runs: a line a change, means over the seeds."""
+    table = pd.read_csv(path)
+    rows = ["| head-frames-windows | parameters | minutes | train | test | lowest to highest | where it moves |"]
+    rows.append("|---|" + "---:|" * 6)
+    for change, part in table.groupby("change", sort=False):
+        mean, test = part.mean(numeric_only=True), part.test_psnr
+        cells = [
+            change,
+            f"{mean.parameters:,.0f}",
+            f"{mean.minutes:.1f}",
+            f"{mean.train_psnr:.2f}",
+            f"{mean.test_psnr:.2f}",
+        ]
+        cells += [f"{test.min():.2f} to {test.max():.2f}" if len(test) > 1 else "-", f"{mean.psnr_moving:.2f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    first = table.iloc[0]
+    told = (
+        f"*{first.data}: PSNR in dB, means over {table.seed.nunique()} seeds, {first.steps:,} steps each; bn is batch "
+    )
+    told += f"normalisation. Measured {first.date} at commit {first.commit} by [notebook 06](notebooks/06_why_it_ghosts.ipynb).*"
+    return "\n".join([*rows, "", told])
 
 
 def train_model(name: str, called: str = "") -> None:
@@ -207,7 +240,8 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
     text = path.read_text(encoding="utf-8")
 
     def fill(found: re.Match) -> str:
-        return f"{found[1]}\n{results_table(ROOT / 'assets' / found[2])}\n\n{found[3]}"
+        table = why_table if found[2].startswith("results_why_") else results_table
+        return f"{found[1]}\n{table(ROOT / 'assets' / found[2])}\n\n{found[3]}"
 
     text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
     vfi.write_whole(path, text)
@@ -215,7 +249,7 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["figures", "results", "train", "models", "readme"])
+    parser.add_argument("what", choices=["figures", "results", "why", "train", "models", "readme"])
     parser.add_argument("names", nargs="*", help="of data sets or of runs")
     parser.add_argument("--called", default="", help="what the footage is, in words")
     options = parser.parse_args()
@@ -225,7 +259,8 @@ def main() -> None:
     elif options.what == "readme":
         publish_readme()
     for name in options.names:
-        {"results": publish_results, "train": train_model, "models": publish_model}[options.what](name, options.called)
+        publish = {"results": publish_results, "why": publish_why, "train": train_model, "models": publish_model}
+        publish[options.what](name, options.called)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-VERSION = "1.0"
+VERSION = "1.1"
 REPOSITORY = "OWNER/vfi-dncnn"  # the one place; `make badges REPO=owner/name` copies it into the badges
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"

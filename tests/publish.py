@@ -102,8 +102,9 @@ def why_table(path: Path) -> str:
     first = table.iloc[0]
     told = (
         f"*{first.data}: PSNR in dB, means over {table.seed.nunique()} seeds, {first.steps:,} steps each; bn is batch "
+        f"normalisation. Measured {first.date} at commit {first.commit} by "
+        "[notebook 06](notebooks/06_why_it_ghosts.ipynb).*"
     )
-    told += f"normalisation. Measured {first.date} at commit {first.commit} by [notebook 06](notebooks/06_why_it_ghosts.ipynb).*"
     return "\n".join([*rows, "", told])
 
 

@@ -23,7 +23,7 @@ from run_notebooks import run_notebook
 from stamp_badges import stamp
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-NEED_GPU = ("04", "06")
+NEED_GPU = ("04", "06", "07")
 LIMIT = 120  # seconds one cell may take with VFI_FAST=1
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

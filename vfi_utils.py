@@ -705,7 +705,8 @@ def motion_layers() -> SimpleNamespace:
     """Define, and register with keras, the layers of the models that move pixels; `load_model` needs them.
 
     Returns:
-        A namespace of classes: `PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Warp, LucasKanade, CostVolume`.
+        A namespace of classes: `PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Double, Warp, LucasKanade` and
+        `CostVolume`.
     """
     import keras
     from keras import ops
@@ -775,6 +776,27 @@ def motion_layers() -> SimpleNamespace:
 
         def compute_output_shape(self, shape):
             return (None, *shape[1:3], shape[3] * self.frames)
+
+    @register
+    class Double(Layer):
+        """Enlarge twofold, bilinearly, whatever the size: `[B, H, W, C]` -> `[B, 2H, 2W, C]`.
+
+        Keras' own `UpSampling2D` fails where TensorFlow does not know the size while it traces.
+        """
+
+        def call(self, images):
+            for axis in (1, 2):
+                margin = [[1, 1] if a == axis else [0, 0] for a in range(4)]
+                padded, rest = ops.pad(images, margin, mode="symmetric"), (slice(None),) * axis
+                near = padded[(*rest, slice(None, -2))], padded[(*rest, slice(2, None))]
+                pairs = ops.stack([0.25 * there + 0.75 * images for there in near], axis=axis + 1)
+                shape = list(ops.shape(images))
+                shape[axis] = 2 * shape[axis]
+                images = ops.reshape(pairs, shape)
+            return images
+
+        def compute_output_shape(self, shape):
+            return (shape[0], *(side and 2 * side for side in shape[1:3]), shape[3])
 
     @register
     class Warp(Layer):
@@ -853,7 +875,7 @@ def motion_layers() -> SimpleNamespace:
         def compute_output_shape(self, before_shape, after_shape):
             return (*before_shape[:3], (2 * self.radius + 1) ** 2)
 
-    classes = (PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Warp, LucasKanade, CostVolume)
+    classes = (PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Double, Warp, LucasKanade, CostVolume)
     return SimpleNamespace(**{layer.__name__: layer for layer in classes})
 
 

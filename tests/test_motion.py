@@ -145,6 +145,19 @@ def test_any_size_goes_in_and_comes_out(motion, height, width):
     assert drawn.shape == (1, height, width, 3) and drawn.dtype == np.float32
 
 
+def test_one_model_takes_frames_of_several_sizes(motion):
+    model = motion()  # TensorFlow stops knowing the size when a second one comes
+    for height, width in [(40, 56), (24, 32), (37, 53)]:
+        inputs = RANDOM.integers(0, 256, (1, height, width, 18), dtype=np.uint8)
+        assert model.predict_on_batch(inputs).shape == (1, height, width, 3)
+
+
+def test_double_is_bilinear():
+    images = RANDOM.random((2, 5, 7, 3), dtype=np.float32)
+    wanted = layers.UpSampling2D(2, interpolation="bilinear")(images)
+    assert np.abs(ops.convert_to_numpy(vfi.motion_layers().Double()(images) - wanted)).max() < 1e-6
+
+
 def test_same_pictures_give_the_same_picture(motion):
     still = np.repeat(np.rint(255 * smooth_image()).astype(np.uint8)[:, None], 6, axis=1)
     assert np.abs(vfi.predict_middle(motion(), still).astype(int) - still[:, 0]).max() <= 1

@@ -800,7 +800,7 @@ def motion_layers() -> SimpleNamespace:
 
     @register
     class Warp(Layer):
-        """`warp` as a layer: images `[B, H, W, C]` and flow `[B, H, W, 2]` -> `[B, H, W, C]`."""
+        """`warp` as a layer: images `[B, H, W, C]` and flow `[B, h, w, 2]` -> `[B, h, w, C]`."""
 
         settings = {"kernel": "linear"}
 
@@ -808,7 +808,7 @@ def motion_layers() -> SimpleNamespace:
             return warp(images, flow, self.kernel)
 
         def compute_output_shape(self, images_shape, flow_shape):
-            return images_shape
+            return (*flow_shape[:3], images_shape[3])
 
     @register
     class LucasKanade(Layer):
@@ -1038,6 +1038,34 @@ def moves_pixels(model) -> bool:
     return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
 
 
+@functools.lru_cache(maxsize=4)  # it is compiled once
+def inside(model, *names: str):
+    """Return a model over the same weights that gives out the named layers' outputs."""
+    import keras
+
+    return keras.Model(model.input, [model.get_layer(name).output for name in names])
+
+
+@functools.lru_cache(maxsize=4)
+def blender(frames: int):
+    """Return a model that fetches pixels and blends them, as a network of notebook 07 ends.
+
+    It takes frames uint8 `[B, H, W, 3 * n]` and maps float32 `[B, h, w, 3 * n + 3]`: flows, weights and a residual.
+    """
+    import keras
+    from keras import layers, ops
+
+    moving = motion_layers()
+    stacked = keras.Input((None, None, 3 * frames), dtype="uint8")
+    maps = keras.Input((None, None, 3 * frames + 3))
+    flow, weights, residual = ops.split(maps, [2 * frames, 3 * frames], axis=-1)
+    pictures = moving.FramesToBatch(frames=frames)(layers.Rescaling(1 / 255)(stacked))
+    fetched = moving.Warp(kernel="cubic")(pictures, moving.FramesToBatch(frames=frames)(flow))
+    fetched = moving.BatchToFrames(frames=frames)(fetched)
+    pairs = zip(ops.split(weights, frames, axis=-1), ops.split(fetched, frames, axis=-1), strict=True)
+    return keras.Model([stacked, maps], layers.Add()([residual, *(layers.Multiply()(pair) for pair in pairs)]))
+
+
 def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOTION_SIDE) -> np.ndarray:
     """Draw middle frames with the motion of small ones and the pixels of large ones.
 
@@ -1053,7 +1081,6 @@ def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOT
     Returns:
         float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
     """
-    import keras
     from keras import ops
     from PIL import Image
 
@@ -1064,8 +1091,8 @@ def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOT
         [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
         for stack in stacked
     ]
-    inside = keras.Model(model.input, [model.get_layer(name).output for name in ("flow", "weights", "residual")])
-    maps = ops.concatenate(inside(np.stack([np.concatenate(copy, axis=-1) for copy in copies])), axis=-1)
+    copies = np.stack([np.concatenate(copy, axis=-1) for copy in copies])
+    maps = np.concatenate(inside(model, "flow", "weights", "residual").predict_on_batch(copies), axis=-1)
     scale = np.array([width, height]) / small
 
     def draw(top: int, left: int) -> np.ndarray:
@@ -1074,16 +1101,15 @@ def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOT
         places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
         places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
         places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
-        flow, weights, drawn = np.split(ops.convert_to_numpy(warp(maps, places)), [2 * frames, 3 * frames], axis=-1)
-        flow = flow * np.tile(scale, frames).astype(np.float32)
-        reach = int(np.abs(flow).max()) + 3  # px around the tile from which pixels are fetched
-        above, before = max(0, top - reach), max(0, left - reach)
-        source = stacked[:, above : rows[-1] + reach + 1, before : columns[-1] + reach + 1].astype(np.float32) / 255
-        corner = np.array([left - before, top - above], np.float32)
-        for n in range(frames):
-            fetched = warp(source[..., 3 * n : 3 * n + 3], flow[..., 2 * n : 2 * n + 2] + corner, "cubic")
-            drawn = drawn + weights[..., n : n + 1] * ops.convert_to_numpy(fetched)
-        return drawn
+        local = np.array(ops.convert_to_numpy(warp(maps, places)))
+        flow = local[..., : 2 * frames].reshape(*local.shape[:3], frames, 2) * scale.astype(np.float32)
+        reach = -(-int(np.abs(flow).max() + 3) // 32) * 32  # px around the tile from which pixels are fetched
+        around = [
+            np.clip(np.arange(side[0] - reach, side[-1] + reach + 1), 0, length - 1)
+            for side, length in ((rows, height), (columns, width))
+        ]
+        local[..., : 2 * frames] = (flow + reach).reshape(*local.shape[:3], -1)
+        return blender(frames).predict_on_batch([stacked[:, around[0]][:, :, around[1]], local])
 
     lines = [[draw(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
     return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)

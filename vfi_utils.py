@@ -659,26 +659,22 @@ def warp(images, flow, kernel: str = "linear"):
     from keras import ops
 
     taps, before = (4, 1) if kernel == "cubic" else (2, 0)
-    batch, height, width, channels = ops.shape(images)
     margin = [before, taps - 1 - before]
     padded = ops.pad(images, [[0, 0], margin, margin, [0, 0]], mode="symmetric")
-    rows = ops.concatenate([padded[:, :, i : i + width] for i in range(taps)], axis=-1)
-    rows = ops.reshape(rows, (-1, taps * channels))  # each pixel with those to its right
+    batch, height, width, channels = ops.shape(padded)
+    pixels = ops.reshape(padded, (-1, channels))
 
     tall, wide = ops.shape(flow)[1:3]
-    x = ops.arange(wide, dtype="float32") + flow[..., 0]
-    y = ops.arange(tall, dtype="float32")[:, None] + flow[..., 1]
-    x = ops.clip(x, 0, ops.cast(width - 1, "float32"))
-    y = ops.clip(y, 0, ops.cast(height - 1, "float32"))
+    x = ops.clip(ops.arange(wide, dtype="float32") + flow[..., 0], 0, ops.cast(width - taps, "float32"))
+    y = ops.clip(ops.arange(tall, dtype="float32")[:, None] + flow[..., 1], 0, ops.cast(height - taps, "float32"))
     left, top = ops.floor(x), ops.floor(y)
-    first = ops.arange(batch)[:, None, None] * (height + taps - 1) * width
-    first = first + ops.cast(top, "int32") * width + ops.cast(left, "int32")
-    across = ops.cast(ops.stack(tap_weights(x - left, kernel), axis=-1), images.dtype)[..., None]
+    first = ops.arange(batch)[:, None, None] * height * width + ops.cast(top, "int32") * width + ops.cast(left, "int32")
+    across = [ops.cast(weight, images.dtype)[..., None] for weight in tap_weights(x - left, kernel)]
     warped = 0
     for number, down in enumerate(tap_weights(y - top, kernel)):
-        row = ops.take(rows, first + number * width, axis=0)
-        row = ops.reshape(row, (batch, tall, wide, taps, channels))
-        warped = warped + ops.cast(down, images.dtype)[..., None] * ops.sum(row * across, axis=-2)
+        line = first + number * width
+        row = sum(weight * ops.take(pixels, line + place, axis=0) for place, weight in enumerate(across))
+        warped = warped + ops.cast(down, images.dtype)[..., None] * row
     return warped
 
 

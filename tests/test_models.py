@@ -145,6 +145,7 @@ KNOWN = {  # what each drew from one window of noise when it was made: the frame
     "dncnn": ([137.42, 130.79, 134.83], [151, 136, 133]),
     "dncnn_2frames": ([115.09, 127.19, 129.72], [154, 169, 181]),
     "dncnn_residual": ([127.86, 128.38, 129.53], [203, 134, 157]),
+    "motion": ([126.32, 126.92, 127.59], [106, 175, 91]),
 }
 
 

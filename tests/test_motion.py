@@ -213,7 +213,7 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
     model = motion()
     model.set_weights([weight + RANDOM.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
     model.save(tmp_path / "a.keras")
-    window = np.concatenate([smooth_image(24, 40, at=(t, 0)) for t in (-3, -2, -1, 1, 2, 3)], axis=-1)
+    window = np.concatenate([smooth_image(48, 80, at=(t, 0)) for t in (-3, -2, -1, 1, 2, 3)], axis=-1)
     inputs = np.rint(255 * window).astype(np.uint8)
     np.save(tmp_path / "in.npy", inputs)
     paths = [vfi.ROOT, tmp_path / "a.keras", tmp_path / "in.npy", tmp_path / "out.npy"]

@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -1631,6 +1632,7 @@ def report_environment(training: bool = False) -> None:
         except PackageNotFoundError:
             return f"{package} missing"
 
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or it warns of every model and size that it compiles
     names = ("keras", "tensorflow", "numpy", "pandas", "matplotlib", "imageio", "gdown")
     print(f"Python {platform.python_version()}; " + ", ".join(known(name) for name in names))
     if shutil.which("nvidia-smi"):

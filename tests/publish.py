@@ -222,7 +222,8 @@ def results_table(path: Path) -> str:
     for model in trained.index:
         gain = overall.psnr[model] - overall.psnr["average"]
         shares = table[table.model == model].set_index("footage").beats_average
-        kinds = [f"{100 * shares[f'{kind} cameras']:.0f}% with {kind} cameras" for kind in ("fixed", "moving")]
+        kinds = [kind for kind in ("fixed cameras", "moving cameras") if kind in shares]
+        kinds = [f"{100 * shares[kind]:.0f}% with {kind}" for kind in kinds]
         verdicts.append(
             f"- `{model}` {'beats' if gain > 0 else 'loses to'} the average by {abs(gain):.2f} dB; it is better in "
             f"{100 * shares['all windows']:.0f}% of the windows ({' and '.join(kinds)}). "

@@ -240,7 +240,7 @@ def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
     whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
     same = vfi.move_pixels(model, neighbours, side=104)
     assert same.shape == whole.shape
-    assert np.abs(same - whole)[:, 8:-8, 8:-8].max() < 1e-4, "nothing is shrunk, nothing changes"
+    assert np.abs(same - whole)[:, 8:-8, 8:-8].max() < 1e-3, "nothing is shrunk, nothing changes"
     shrunk = vfi.move_pixels(model, neighbours, side=52)
     for tile in (40, 16):
         assert np.abs(vfi.move_pixels(model, neighbours, tile=tile, side=52) - shrunk).max() < 1e-4

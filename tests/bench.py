@@ -28,7 +28,7 @@ from definitions import definitions
 
 def street_jpeg(path: Path) -> None:
     """Save a drawn street as a 1920x1080 JPEG with a little grain: 200 to 400 KB, as those of MOT17."""
-    street = vfi.footage_source("sample_street")
+    street = vfi.load_module("footage/sample_street")
     with tempfile.TemporaryDirectory() as folder:
         street.draw_sequence(Path(folder), next(iter(street.SEQUENCES)), 1)
         picture = Image.open(next(Path(folder).glob("img1/*.jpg"))).resize((1920, 1080), Image.Resampling.LANCZOS)
@@ -124,7 +124,7 @@ def drawing(folder: Path, footage: str) -> bool:
     """Time to draw one frame at a time: models of the series beside what ffmpeg and OpenCV need, on all cores."""
     import peers
 
-    street = vfi.footage_source("sample_street")
+    street = vfi.load_module("footage/sample_street")
     street.draw_sequence(folder, "street-06", 7)
     shipped = [name for name in ("motion", "dncnn") if (vfi.ASSETS / "models" / f"{name}.keras").exists()]
     drawers = {name: functools.partial(vfi.predict_middle, vfi.load_model(name)) for name in shipped} | peers.PEERS
@@ -148,13 +148,14 @@ def drawing(folder: Path, footage: str) -> bool:
 
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:
     """Write a drawn street, enlarged to `size` (width, height) px, as a video; it goes back and forth if it is long."""
-    street = vfi.footage_source("sample_street")
+    street = vfi.load_module("footage/sample_street")
     with tempfile.TemporaryDirectory() as folder:
         street.draw_sequence(Path(folder), "street-06", min(frames, 24))
         drawn = [Image.open(file).resize(size, Image.Resampling.LANCZOS) for file in vfi.image_files(Path(folder))]
     there_and_back = itertools.cycle([*drawn, *drawn[-2:0:-1]])
     shown = (np.asarray(next(there_and_back)) for _ in range(frames))
-    vfi.write_frames(path, shown, Fraction(rate), [*vfi.H264, "-preset", "veryfast"])
+    video = vfi.load_module("video")
+    video.write_frames(path, shown, Fraction(rate), [*video.H264, "-preset", "veryfast"])
 
 
 VIDEO_SPEED = """
@@ -164,17 +165,18 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 sys.path.insert(0, sys.argv[1])
 import vfi_utils as vfi
+video = vfi.load_module("video")
 source, name = Path(sys.argv[2]), sys.argv[3]
-facts, draw = vfi.read_facts(source), vfi.middle_drawer(vfi.load_model(name))
-list(vfi.interpolate_frames(vfi.read_frames(source.with_name("two.mp4")), 2, draw))  # compiles
+facts, draw = video.read_facts(source), video.middle_drawer(vfi.load_model(name))
+list(video.interpolate_frames(video.read_frames(source.with_name("two.mp4")), 2, draw))  # compiles
 started = time.perf_counter()
-stream = vfi.interpolate_frames(vfi.read_frames(source), 2, draw)
-count = vfi.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
+stream = video.interpolate_frames(video.read_frames(source), 2, draw)
+count = video.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
 ours, started = count / (time.perf_counter() - started), time.perf_counter()
 even = f"minterpolate=fps={facts['rate'] * 2}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
-with vfi.ffmpeg("-i", source, "-vf", even, *vfi.H264, source.with_name("ffmpeg.mp4")):
+with video.ffmpeg("-i", source, "-vf", even, *video.H264, source.with_name("ffmpeg.mp4")):
     pass
-print(ours, vfi.read_facts(source.with_name("ffmpeg.mp4"))["frames"] / (time.perf_counter() - started))
+print(ours, video.read_facts(source.with_name("ffmpeg.mp4"))["frames"] / (time.perf_counter() - started))
 """
 
 
@@ -208,7 +210,7 @@ def watch():
                 peaks[told["Pid"]] = int(told["VmHWM"]) / 2**10
         time.sleep(0.1)
 threading.Thread(target=watch, daemon=True).start()
-vfi.interpolate_video(*sys.argv[2:4], model=sys.argv[4])
+vfi.load_module("video").interpolate_video(*sys.argv[2:4], model=sys.argv[4])
 time.sleep(0.3)
 print(peaks.pop(str(os.getpid())), max(peaks.values()))
 """

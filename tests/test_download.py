@@ -21,7 +21,7 @@ from PIL import Image
 
 import vfi_utils as vfi
 
-mot17 = vfi.footage_source("mot17")
+mot17 = vfi.load_module("footage/mot17")
 
 SEQUENCES = {
     "MOT17-02": ("train", 20, 96, 64, 30, "fixed"),

@@ -400,7 +400,7 @@ def test_series_runs_on_a_folder_of_videos(tmp_path):
     """What README promises: `VFI_DATASET=~/my_clips make run`."""
     clips = tmp_path / "my_clips"
     clips.mkdir()
-    street = vfi.footage_source("sample_street")
+    street = vfi.load_module("footage/sample_street")
     street.draw_sequence(tmp_path / "drawn", "street-03", 45)
     frames = vfi.load_frames(tmp_path / "drawn", size=(160, 90))
     imageio.v2.mimwrite(clips / "walk.mp4", list(frames), fps=29.97, macro_block_size=2)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import vfi_utils as vfi
 
-own_videos = vfi.footage_source("own_videos")
+own_videos = vfi.load_module("footage/own_videos")
 
 GIF, AVI, WEBM = {"duration": 40, "loop": 0}, {"codec": "mpeg4"}, {"codec": "libvpx-vp9", "pixelformat": "yuv444p"}
 

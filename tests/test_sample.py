@@ -9,7 +9,7 @@ from PIL import Image
 
 import vfi_utils as vfi
 
-street = vfi.footage_source("sample_street")
+street = vfi.load_module("footage/sample_street")
 
 DECIBELS = {"moving": (25, 35), "fixed": (38, 48)}  # dB, of the average of the two neighbours
 ONE_OF_EACH = {camera: name for name, (_, camera) in street.SEQUENCES.items()}

@@ -19,6 +19,8 @@ from PIL import Image
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment
 
+video = vfi.load_module("video")
+
 ODD = (97, 55)  # px
 
 
@@ -35,10 +37,10 @@ def ffmpeg(*arguments) -> None:
 
 def write(path, frames=None, rate=25, sound: str = "", **options):
     """Write a video that the tests interpolate, with a beep in the codec `sound`, if any; return its path."""
-    encoder = vfi.H264 if path.suffix in (".mp4", ".mov", ".mkv") else vfi.ENCODERS[path.suffix]
+    encoder = video.H264 if path.suffix in (".mp4", ".mov", ".mkv") else video.ENCODERS[path.suffix]
     silent = path.with_name("silent.mp4") if sound or path.suffix in (".gif", ".webm") else path
     frames = drawn() if frames is None else frames
-    vfi.write_frames(silent, frames, Fraction(rate), encoder, **options)
+    video.write_frames(silent, frames, Fraction(rate), encoder, **options)
     seconds = len(frames) / Fraction(rate)
     beep = ["-f", "lavfi", "-i", f"sine=d={float(seconds)}", "-map", 0, "-map", 1, "-c:a", sound] if sound else []
     if silent != path:
@@ -63,7 +65,7 @@ def midway(neighbours: np.ndarray) -> np.ndarray:
 def numbers(count: int, factor: int, cuts=(), draw=midway) -> tuple[list, list]:
     """Interpolate frames of one pixel that are 0, 1, 2, ...; return what comes out, and the kinds."""
     frames = (np.full((1, 1, 3), float(t)) for t in range(count))
-    shown = list(vfi.interpolate_frames(frames, factor, draw, cuts))
+    shown = list(video.interpolate_frames(frames, factor, draw, cuts))
     return [float(frame[0, 0, 0]) for frame, _ in shown], [kind for _, kind in shown]
 
 
@@ -113,7 +115,7 @@ def test_frames_flow_through():
             taken.append(t)
             yield np.zeros((1, 1, 3))
 
-    stream = vfi.interpolate_frames(source(), 8, midway)
+    stream = video.interpolate_frames(source(), 8, midway)
     for _ in range(80):
         next(stream)
     assert len(taken) < 20, "few frames ahead of what was asked for"
@@ -197,7 +199,7 @@ def test_full_memory_halves_the_tile(model, monkeypatch, capsys, full):
         return stacked[..., 6:9].astype(np.float32) / 255
 
     monkeypatch.setattr(model, "predict_on_batch", predict)
-    draw, six = vfi.middle_drawer(model), np.stack(drawn(6, (300, 70)))
+    draw, six = video.middle_drawer(model), np.stack(drawn(6, (300, 70)))
     np.testing.assert_array_equal(draw(six), six[2])
     tries = len(sizes)
     draw(six)
@@ -213,7 +215,7 @@ def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
 
     monkeypatch.setattr(model, "predict_on_batch", predict)
     with pytest.raises(XlaRuntimeError):
-        vfi.middle_drawer(model)(np.stack(drawn(6)))
+        video.middle_drawer(model)(np.stack(drawn(6)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -238,8 +240,8 @@ def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
 def test_what_comes_out(tmp_path, capsys, name, target, rate, factor, mode, size, sound, heard):
     frames = drawn(30, size)  # two parts
     source = write(tmp_path / name, frames, rate, sound)
-    made = vfi.interpolate_video(source, tmp_path / target, factor, mode, "average")
-    facts, rate = vfi.read_facts(tmp_path / target), Fraction(rate)
+    made = video.interpolate_video(source, tmp_path / target, factor, mode, "average")
+    facts, rate = video.read_facts(tmp_path / target), Fraction(rate)
     assert facts["frames"] == made["frames"] == 30 * factor
     assert facts["size"] == made["size"] == size
     assert facts["rate"] == made["rate"] == (rate * factor if mode == "smooth" else rate)
@@ -253,33 +255,33 @@ def test_what_comes_out(tmp_path, capsys, name, target, rate, factor, mode, size
     elif heard == "copied" and name == "a.mp4":
         assert sound_of(tmp_path / target).startswith("opus") and "converting it to opus" in told
     assert sorted(path.name for path in tmp_path.iterdir() if path.stem != "silent") == sorted([name, target])
-    read = list(vfi.read_frames(tmp_path / target))
-    given = np.stack(list(vfi.read_frames(source)))
+    read = list(video.read_frames(tmp_path / target))
+    given = np.stack(list(video.read_frames(source)))
     least = 25 if ".gif" in (source.suffix, target[-4:]) else 35  # dB: a GIF has 256 colours, and dots between them
     assert vfi.psnr(np.stack(read[::factor]), given).min() > least, "the source's frames are all there"
 
 
 def test_the_true_middle_comes_between(tmp_path):
     frames = drawn(13, (96, 54))
-    vfi.interpolate_video(write(tmp_path / "a.mp4", frames[::2]), tmp_path / "b.mp4", model="dncnn_residual")
-    read = np.stack(list(vfi.read_frames(tmp_path / "b.mp4")))
+    video.interpolate_video(write(tmp_path / "a.mp4", frames[::2]), tmp_path / "b.mp4", model="dncnn_residual")
+    read = np.stack(list(video.read_frames(tmp_path / "b.mp4")))
     repeated = np.stack(frames[:12:2])
     assert (vfi.psnr(read[1:12:2], np.stack(frames[1::2])) > vfi.psnr(repeated, np.stack(frames[1::2])) + 3).all()
 
 
 def test_large_sizes_are_kept_and_shrunk_on_demand(tmp_path):
     source = write(tmp_path / "a.mp4", drawn(2, (1920, 1080)))
-    assert vfi.interpolate_video(source, tmp_path / "b.mp4", model="nearest")["size"] == (1920, 1080)
-    assert vfi.read_facts(tmp_path / "b.mp4")["size"] == (1920, 1080)
-    vfi.interpolate_video(source, tmp_path / "c.mp4", model="nearest", max_side=639)
-    assert vfi.read_facts(tmp_path / "c.mp4")["size"] == (638, 358)
+    assert video.interpolate_video(source, tmp_path / "b.mp4", model="nearest")["size"] == (1920, 1080)
+    assert video.read_facts(tmp_path / "b.mp4")["size"] == (1920, 1080)
+    video.interpolate_video(source, tmp_path / "c.mp4", model="nearest", max_side=639)
+    assert video.read_facts(tmp_path / "c.mp4")["size"] == (638, 358)
 
 
 def test_a_turned_video_comes_out_upright(tmp_path):
     write(tmp_path / "a.mp4")
     ffmpeg("-display_rotation", 90, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "turned.mp4")
-    vfi.interpolate_video(tmp_path / "turned.mp4", tmp_path / "b.mp4", model="nearest")
-    read = next(vfi.read_frames(tmp_path / "b.mp4"))
+    video.interpolate_video(tmp_path / "turned.mp4", tmp_path / "b.mp4", model="nearest")
+    read = next(video.read_frames(tmp_path / "b.mp4"))
     assert read.shape == (96, 54, 3)
     assert vfi.psnr(read[None], np.rot90(drawn(1)[0], 1)[None])[0] > 33
 
@@ -290,9 +292,9 @@ def test_colours_stay(tmp_path, space):
     matrix = "bt709" if space == "bt709" else "bt601"
     known = "null" if space == "unknown" else f"scale=out_color_matrix={matrix},setparams=colorspace={space}:range=tv"
     source = write(tmp_path / "a.mp4", flat, filters=known)
-    vfi.interpolate_video(source, tmp_path / "b.mp4", model="nearest", scene_threshold=255)
+    video.interpolate_video(source, tmp_path / "b.mp4", model="nearest", scene_threshold=255)
     log = []
-    read = list(vfi.read_frames(tmp_path / "b.mp4", filters="showinfo=checksum=0", log=log))
+    read = list(video.read_frames(tmp_path / "b.mp4", filters="showinfo=checksum=0", log=log))
     assert np.abs(np.stack(read[::2]).astype(int) - np.stack(flat)).max() <= 3
     assert f"color_space:{space}" in "".join(log)
 
@@ -301,28 +303,28 @@ def test_sound_stays_in_step_with_a_picture_that_starts_late(tmp_path):
     write(tmp_path / "a.mp4", drawn(25), sound="aac")
     silent, late = tmp_path / "silent.mp4", tmp_path / "late.mp4"
     ffmpeg("-itsoffset", 0.4, "-i", silent, "-i", tmp_path / "a.mp4", "-map", "0:v", "-map", "1:a", "-c", "copy", late)
-    assert vfi.read_facts(late)["start"] == pytest.approx(0.4, abs=0.03)
-    vfi.interpolate_video(late, tmp_path / "b.mp4", model="nearest")
-    assert vfi.read_facts(tmp_path / "b.mp4")["start"] == pytest.approx(vfi.read_facts(late)["start"], abs=0.02)
+    assert video.read_facts(late)["start"] == pytest.approx(0.4, abs=0.03)
+    video.interpolate_video(late, tmp_path / "b.mp4", model="nearest")
+    assert video.read_facts(tmp_path / "b.mp4")["start"] == pytest.approx(video.read_facts(late)["start"], abs=0.02)
 
 
 def test_a_cut_and_repeated_frames_are_told_and_nothing_is_drawn_across(tmp_path, capsys):
     frames = drawn(20) + drawn(20, seed=5)
     frames = [frames[t - t // 6] for t in range(40)]  # every sixth is shown twice: 25 -> 30 fps
     cut = next(t for t in range(40) if t - t // 6 == 20)
-    vfi.interpolate_video(write(tmp_path / "a.mp4", frames, 30), tmp_path / "b.mp4", model="average")
+    video.interpolate_video(write(tmp_path / "a.mp4", frames, 30), tmp_path / "b.mp4", model="average")
     told = capsys.readouterr().out
     assert f"cuts: {cut / 30:.2f} s (" in told
     assert "frames that repeat the one before: 6\n" in told
-    read = np.stack(list(vfi.read_frames(tmp_path / "b.mp4")))
+    read = np.stack(list(video.read_frames(tmp_path / "b.mp4")))
     assert vfi.psnr(read[[2 * cut - 1]], frames[cut - 1][None])[0] > 33, "held"
-    vfi.interpolate_video(tmp_path / "a.mp4", tmp_path / "c.mp4", model="average", scene_threshold=255)
+    video.interpolate_video(tmp_path / "a.mp4", tmp_path / "c.mp4", model="average", scene_threshold=255)
     assert "cuts: none\n" in capsys.readouterr().out
 
 
 def test_a_rate_that_the_container_rounds_is_exact(tmp_path):
     for name, rate in (("a.mkv", "60000/1001"), ("b.mkv", "24000/1001"), ("c.mkv", "30"), ("d.mkv", "100/3")):
-        assert vfi.read_facts(write(tmp_path / name, drawn(40), rate))["rate"] == Fraction(rate)
+        assert video.read_facts(write(tmp_path / name, drawn(40), rate))["rate"] == Fraction(rate)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,9 +334,9 @@ def test_a_rate_that_the_container_rounds_is_exact(tmp_path):
 
 @pytest.mark.parametrize("factor", [2, 8])
 def test_an_interrupted_video_goes_on_and_is_the_same(tmp_path, monkeypatch, capsys, factor):
-    monkeypatch.setattr(vfi, "PART", 6)
+    monkeypatch.setattr(video, "PART", 6)
     source = write(tmp_path / "a.mp4", drawn(10) + drawn(15, seed=3))
-    expected = vfi.interpolate_video(source, tmp_path / "whole.mp4", factor, model="average")["path"]
+    expected = video.interpolate_video(source, tmp_path / "whole.mp4", factor, model="average")["path"]
     calls = []
 
     def stop_later(neighbours):
@@ -346,47 +348,47 @@ def test_an_interrupted_video_goes_on_and_is_the_same(tmp_path, monkeypatch, cap
     monkeypatch.setitem(vfi.BASELINES, "nearest", stop_later)
     target, parts = tmp_path / "b.mp4", tmp_path / "b.mp4.parts"
     with pytest.raises(KeyboardInterrupt):
-        vfi.interpolate_video(source, target, factor, model="nearest")
+        video.interpolate_video(source, target, factor, model="nearest")
     assert sorted(p.name for p in parts.iterdir()) == ["00000.json", "00000.mp4", "00001.json", "00001.mp4"]
     assert not target.exists()
     (parts / "00001.mp4").write_bytes(b"broken")
     monkeypatch.setitem(vfi.BASELINES, "nearest", vfi.average)
     capsys.readouterr()
-    vfi.interpolate_video(source, target, factor, model="nearest")
+    video.interpolate_video(source, target, factor, model="nearest")
     told = capsys.readouterr().out
     assert "00001.mp4 is broken" in told and f"going on after the {6 * factor} frames" in told
     assert not parts.exists()
-    for one, other in zip(vfi.read_frames(target), vfi.read_frames(expected), strict=True):
+    for one, other in zip(video.read_frames(target), video.read_frames(expected), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_parts_of_other_settings_or_another_input_are_not_used(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(vfi, "PART", 6)
+    monkeypatch.setattr(video, "PART", 6)
     source, parts = write(tmp_path / "a.mp4"), tmp_path / "b.mp4.parts"
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(vfi, "join_parts", interrupt)
-        vfi.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
+        patch.setattr(video, "join_parts", interrupt)
+        video.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
     assert len(list(parts.glob("*.mp4"))) == 2
     shutil.copytree(parts, tmp_path / "kept")
-    vfi.interpolate_video(source, tmp_path / "b.mp4", model="average")
+    video.interpolate_video(source, tmp_path / "b.mp4", model="average")
     assert "rebuilding" in (told := capsys.readouterr().out) and "model: 'nearest' -> 'average'" in told
     shutil.move(tmp_path / "kept", parts)
     os.utime(source, (1, 1))
-    vfi.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
+    video.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
     assert "source: " in capsys.readouterr().out
 
 
 def test_a_finished_video_is_kept_until_something_changes(tmp_path, capsys):
     source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    first = vfi.interpolate_video(source, target, model="nearest")
+    first = video.interpolate_video(source, target, model="nearest")
     written = target.stat().st_mtime_ns
-    assert vfi.interpolate_video(source, target, model="nearest") == first
+    assert video.interpolate_video(source, target, model="nearest") == first
     assert target.stat().st_mtime_ns == written and "reusing" in capsys.readouterr().out
-    vfi.interpolate_video(source, target, model="average")
+    video.interpolate_video(source, target, model="average")
     assert target.stat().st_mtime_ns > written
 
 
@@ -412,7 +414,7 @@ def test_a_killed_command_goes_on(tmp_path):
     assert said == "interrupted: the same command goes on after the last whole part\n"
     done = subprocess.run(command, **options)
     assert done.returncode == 0 and "going on after the" in done.stdout, done.stderr
-    assert vfi.read_facts(target)["frames"] == 800
+    assert video.read_facts(target)["frames"] == 800
     assert not parts.exists()
 
 
@@ -470,7 +472,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, source, message)
     source, out = source(tmp_path), tmp_path / "out"
     out.mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
-        vfi.interpolate_video(source, out / "b.mp4", model="average")
+        video.interpolate_video(source, out / "b.mp4", model="average")
     assert "\n" not in str(raised.value)
     assert not list(out.iterdir())
 
@@ -489,20 +491,20 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, source, message)
 def test_bad_settings(tmp_path, options):
     source = write(tmp_path / "a.mp4")
     with pytest.raises(ValueError):
-        vfi.interpolate_video(source, tmp_path / options.pop("target", "b.mp4"), model="average", **options)
+        video.interpolate_video(source, tmp_path / options.pop("target", "b.mp4"), model="average", **options)
     assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_gif_of_too_many_frames_a_second_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at most 50 frames a second"):
-        vfi.interpolate_video(write(tmp_path / "a.mp4", rate=30), tmp_path / "b.gif", model="average")
+        video.interpolate_video(write(tmp_path / "a.mp4", rate=30), tmp_path / "b.gif", model="average")
 
 
 def test_no_space(tmp_path, monkeypatch):
     source = write(tmp_path / "a.mp4")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 999, 1))
     with pytest.raises(OSError, match="needs .* GiB, and"):
-        vfi.interpolate_video(source, tmp_path / "b.mp4", model="average")
+        video.interpolate_video(source, tmp_path / "b.mp4", model="average")
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -510,7 +512,7 @@ def test_no_space(tmp_path, monkeypatch):
 def test_no_space_while_writing(tmp_path):
     (tmp_path / "a.part.mkv").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        vfi.write_frames(tmp_path / "a.mkv", drawn(60, (640, 360)), Fraction(25))
+        video.write_frames(tmp_path / "a.mkv", drawn(60, (640, 360)), Fraction(25))
     assert not list(tmp_path.iterdir())
 
 
@@ -521,7 +523,7 @@ def test_no_permission(tmp_path, monkeypatch):
         out.rmdir()
         out.touch()
     with pytest.raises(OSError, match=r"out cannot be written to \(.*\): choose another folder"):
-        vfi.interpolate_video(source, out / "b.mp4", model="average")
+        video.interpolate_video(source, out / "b.mp4", model="average")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -538,24 +540,24 @@ def test_command_line(tmp_path):
     source = write(tmp_path / "a.mp4", rate=Fraction(30000, 1001), sound="aac")
     done = command(source, tmp_path / "b.mp4", "--factor", 4, "--mode", "slow", "--model", "average", "--max-side", 48)
     assert done.returncode == 0, done.stderr
-    facts = vfi.read_facts(tmp_path / "b.mp4")
+    facts = video.read_facts(tmp_path / "b.mp4")
     assert (facts["frames"], facts["size"], facts["rate"]) == (48, (48, 26), Fraction(30000, 1001))
     assert "sound: left out" in done.stdout
 
 
 def test_command_line_fails_with_one_line_and_a_code(tmp_path, capsys):
-    assert vfi.main([str(tmp_path / "no.mp4"), str(tmp_path / "b.mp4"), "--model", "average"]) == 1
+    assert video.main([str(tmp_path / "no.mp4"), str(tmp_path / "b.mp4"), "--model", "average"]) == 1
     told = capsys.readouterr()
     assert told.out == "" and re.fullmatch(r"error: .*no\.mp4 is not there\.\n", told.err)
-    assert vfi.main([str(write(tmp_path / "a.mp4")), str(tmp_path / "b.mp4"), "--model", "nobody"]) == 1
+    assert video.main([str(write(tmp_path / "a.mp4")), str(tmp_path / "b.mp4"), "--model", "nobody"]) == 1
     assert "No model 'nobody'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
-        vfi.main(["--help"])
+        video.main(["--help"])
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert all(f"--{name}" in told for name in ("factor", "mode", "model", "max-side", "scene-threshold"))
     with pytest.raises(SystemExit) as stopped:
-        vfi.main(["only-one.mp4"])
+        video.main(["only-one.mp4"])
     assert stopped.value.code != 0
 
 
@@ -564,7 +566,7 @@ def test_the_module_runs_without_keras_until_a_model_is_asked_for(tmp_path):
     program = f"""
 import sys
 import vfi_utils as vfi
-assert vfi.main([{str(source)!r}, {str(tmp_path / "b.mp4")!r}, "--model", "average"]) == 0
+assert vfi.load_module("video").main([{str(source)!r}, {str(tmp_path / "b.mp4")!r}, "--model", "average"]) == 0
 assert not {{"keras", "tensorflow"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), check=True, capture_output=True)

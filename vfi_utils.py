@@ -699,7 +699,7 @@ def motion_layers() -> SimpleNamespace:
 
     Returns:
         A namespace of classes: `PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Double, Warp, LucasKanade` and
-        `CostVolume`.
+        `Median`.
     """
     import keras
     from keras import ops
@@ -809,15 +809,12 @@ def motion_layers() -> SimpleNamespace:
 
         Minimises, over a square window, the squared difference between `moved`, shifted by the step, and `still`. With
         `symmetric`, half-way between the two: `moved` is shifted by the step and `still` by its opposite. Where a
-        picture has no texture the damping keeps the step at 0. It is learned.
+        picture has no texture the damping keeps the step at 0.
 
         Inputs `[B, H, W, C]` each -> float32 `[B, H, W, 2]`, px, within +-1.
         """
 
-        settings = {"window": 5, "symmetric": True}
-
-        def build(self, moved_shape, still_shape):
-            self.damping = self.add_weight(shape=(), initializer="zeros", name="log_damping")
+        settings = {"window": 5, "symmetric": True, "damping": 1e-4}
 
         def call(self, moved, still):
             moved, still = ops.cast(moved, "float32"), ops.cast(still, "float32")
@@ -827,8 +824,7 @@ def motion_layers() -> SimpleNamespace:
             sums = ops.stack([ops.mean(product, axis=-1) for product in products], axis=-1)
             sums = ops.average_pool(sums, self.window, strides=1, padding="same")
             xx, xy, yy, x_error, y_error = ops.unstack(sums, 5, axis=-1)
-            damping = 1e-4 * ops.exp(self.damping)
-            xx, yy = xx + damping, yy + damping
+            xx, yy = xx + self.damping, yy + self.damping
             steps = ops.stack([yy * x_error - xy * y_error, xx * y_error - xy * x_error], axis=-1)
             return ops.tanh(steps / (xx * yy - xy * xy)[..., None])
 
@@ -836,39 +832,16 @@ def motion_layers() -> SimpleNamespace:
             return (*moved_shape[:3], 2)
 
     @register
-    class CostVolume(Layer):
-        """How badly two pictures match if they move apart: mean absolute differences, one channel a displacement.
+    class Median(Layer):
+        """The median of 3x3 pixels, of each channel, edges repeated; gradients end here: `[B, H, W, C]` -> the same."""
 
-        `before` is shifted by -d and `after` by +d, for every d within `radius` px, rows first.
-        Inputs `[B, H, W, C]` each -> `[B, H, W, (2 * radius + 1) ** 2]`.
-        """
+        def call(self, images):
+            height, width = ops.shape(images)[1:3]
+            padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+            nine = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+            return ops.stop_gradient(ops.sort(ops.stack(nine, axis=-1), axis=-1)[..., 4])
 
-        settings = {"radius": 2}
-
-        def call(self, before, after):
-            height, width = ops.shape(after)[1:3]
-            margin = [self.radius, self.radius]
-            before, after = (
-                ops.pad(images, [[0, 0], margin, margin, [0, 0]], mode="symmetric") for images in (before, after)
-            )
-            side = 2 * self.radius
-            costs = [
-                ops.mean(
-                    ops.abs(
-                        before[:, side - y : side - y + height, side - x : side - x + width]
-                        - after[:, y : y + height, x : x + width]
-                    ),
-                    axis=-1,
-                )
-                for y in range(side + 1)
-                for x in range(side + 1)
-            ]
-            return ops.stack(costs, axis=-1)
-
-        def compute_output_shape(self, before_shape, after_shape):
-            return (*before_shape[:3], (2 * self.radius + 1) ** 2)
-
-    classes = (PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Double, Warp, LucasKanade, CostVolume)
+    classes = (PadToMultiple, CropLike, FramesToBatch, BatchToFrames, Double, Warp, LucasKanade, Median)
     return SimpleNamespace(**{layer.__name__: layer for layer in classes})
 
 
@@ -1096,6 +1069,8 @@ def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = MOT
         places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
         local = np.array(ops.convert_to_numpy(warp(maps, places)))
         flow = local[..., : 2 * frames].reshape(*local.shape[:3], frames, 2) * scale.astype(np.float32)
+        here = np.stack(np.meshgrid(columns, rows), axis=-1)[:, :, None].astype(np.float32)
+        flow = np.clip(here + flow, 0, [width - 1, height - 1]).astype(np.float32) - here  # beyond is the edge
         reach = -(-int(np.abs(flow).max() + 3) // 32) * 32  # px around the tile from which pixels are fetched
         around = [
             np.clip(np.arange(side[0] - reach, side[-1] + reach + 1), 0, length - 1)
@@ -1262,6 +1237,7 @@ def train(
     seed: int = 0,
     precision: str = "",
     hold: float = 0.0,
+    clip: float = 0.0,
     test_count: int = 32,
 ):
     """Train a model, or carry on where a run of the same name stopped, or reuse it if it has finished.
@@ -1281,6 +1257,7 @@ def train(
         seed: of the crops, flips and order; the same seed gives the same batches.
         precision: "float32", "mixed_float16" or "mixed_bfloat16"; "" means mixed_float16 on a GPU, else float32.
         hold: share of the training windows with frames missing at their ends (see `crop_batches`).
+        clip: norm to which the gradient of all weights together is shortened where it is longer; 0 means never.
         test_count: test windows, evenly spread, that are measured after every epoch.
 
     Returns:
@@ -1311,6 +1288,7 @@ def train(
         "precision": precision,
         "hold": hold,
     }
+    settings |= {"clip": clip} if clip else {}  # runs from before there was one stay valid
     folder = work("runs", name)
     if not (folder / "run.json").exists():
         from_drive(folder)
@@ -1321,7 +1299,7 @@ def train(
     batches = crop_batches(frames, windows, frames_of(model), batch_size, crop, seed, done * steps_per_epoch, hold)
     neighbours, targets = take_windows(test_frames, spread(test_windows, test_count))
     config = model.get_config()
-    learner = compile_for_training(model, loss, learning_rate, epochs * steps_per_epoch, precision)
+    learner = compile_for_training(model, loss, learning_rate, epochs * steps_per_epoch, precision, clip)
     print(
         f"{name}: {len(windows)} windows; {epochs} epochs of {steps_per_epoch} steps of {batch_size} crops of "
         f"{crop}x{crop} px; {model.count_params():,} parameters; {loss}; on {gpu_name() or 'the CPU'}",
@@ -1423,7 +1401,7 @@ def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
     return 0
 
 
-def compile_for_training(model, loss: str, learning_rate: float, steps: int, precision: str):
+def compile_for_training(model, loss: str, learning_rate: float, steps: int, precision: str, clip: float = 0.0):
     """Return the model compiled with Adam and a warmed-up cosine; in mixed precision where that is safe, if asked.
 
     In mixed precision the inner convolutions, normalisations and activations compute with 16 bits. The rest stays in
@@ -1444,7 +1422,7 @@ def compile_for_training(model, loss: str, learning_rate: float, steps: int, pre
     rate = keras.optimizers.schedules.CosineDecay(
         learning_rate / 100, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip or None)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer, LOSSES[loss], metrics=[keras.metrics.MeanMetricWrapper(psnr_of_batch, name="psnr")])

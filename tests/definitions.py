@@ -15,7 +15,18 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """  # for a program that must do where only JAX is installed
-MOTION = ("motion", "moving", "convolution", "head", "inner", "along", "follow", "estimate_motion", "refine")
+MOTION = (
+    "motion",
+    "moving",
+    "convolution",
+    "head",
+    "inner",
+    "classic_flow",
+    "compare",
+    "align",
+    "amplify",
+    "second_opinion",
+)
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 

@@ -117,7 +117,7 @@ def train_model(name: str, called: str = "") -> None:
     near = vfi.build_windows(lengths, stride=1).assign(step=1)
     windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
     budget = FOR_A_GPU if vfi.gpu_name() else vfi.training_budget()
-    vfi.train(network(name), windows, frames, test_windows, test_frames, name=name, hold=0.1, **budget)
+    vfi.train(network(name), windows, frames, test_windows, test_frames, name=name, hold=0.1, clip=0.1, **budget)
 
 
 def publish_model(name: str, called: str) -> None:
@@ -145,6 +145,7 @@ def publish_model(name: str, called: str) -> None:
         f"| rate | {settings['learning_rate']}, warm-up and cosine |",
         f"| precision while training | {settings['precision']}; stored as float32 |",
         f"| windows with frames missing at their ends | {settings.get('hold', 0):.0%} |",
+        f"| longest gradient | {settings.get('clip') or 'any'} |",
         f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",
         f"| minutes | {run['seconds'] / 60:.0f} |",

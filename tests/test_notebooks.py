@@ -146,8 +146,9 @@ def test_links(path):
     targets += re.findall(r'(?:src|href)="([^"]+)"', prose)
     local = [unquote(target.split("#")[0]) for target in targets if not re.match(r"\w+:|#", target)]
     assert not [target for target in local if not (path.parent / target).exists()]
-    own = f"https://colab.research.google.com/github/{vfi.REPOSITORY}/blob/main/"
-    own_files = [target.removeprefix(own) for target in targets if target.startswith(own)]
+    own = rf"https://(?:colab.research.google.com/github/{vfi.REPOSITORY}/blob|raw.githubusercontent.com/{vfi.REPOSITORY})/main/"
+    own_files = [re.sub(own, "", target) for target in targets if re.match(own, target)]
+    assert len(own_files) >= 2, "the badge and the picture of the opening"
     assert not [target for target in own_files if not (ROOT / target).exists()]
     linked = {Path(target).name for target in targets}
     at = NOTEBOOKS.index(path)

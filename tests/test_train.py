@@ -275,6 +275,19 @@ test_train.train("jax", epochs=2, steps_per_epoch=3)
 """
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_long_gradients_are_shortened(runs, precision):
+    """Adam undoes any scale, but not one far below its epsilon: then hardly anything moves."""
+    start = small().trainable_weights
+    moved = {}
+    for name, options in [("still", {"clip": 1e-12}), ("moved", {})]:
+        after = train(name, precision=precision, **options).trainable_weights
+        moved[name] = max(np.abs(np.array(one) - np.array(two)).max() for one, two in zip(start, after, strict=True))
+    assert moved["still"] < 1e-6 < 1e-4 < moved["moved"]
+    settings = [json.loads((runs / name / "run.json").read_text())["settings"] for name in ("still", "moved")]
+    assert settings[0]["clip"] == 1e-12 and "clip" not in settings[1]
+
+
 def test_jax_trains_the_same_model(runs, tmp_path):
     """The same weights at the start (the backends' seeds differ) and the same batches give the same weights."""
     pytest.importorskip("jax")

@@ -1606,7 +1606,8 @@ def report_environment(training: bool = False) -> None:
         except PackageNotFoundError:
             return f"{package} missing"
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # or it warns of every model and size that it compiles
+    # Or it warns of every model and size that it compiles. A level would not do: TensorFlow sets its own when imported.
+    logging.getLogger("tensorflow").addFilter(lambda record: record.levelno >= logging.ERROR)
     names = ("keras", "tensorflow", "numpy", "pandas", "matplotlib", "imageio", "gdown")
     print(f"Python {platform.python_version()}; " + ", ".join(known(name) for name in names))
     if shutil.which("nvidia-smi"):

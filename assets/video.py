@@ -239,7 +239,7 @@ def middle_drawer(model, tile: int = vfi.TILE):
             full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
             full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
             smaller = min(tile, max(neighbours.shape[1:3])) // 2
-            overlap = 32 if vfi.moves_pixels(model) else vfi.receptive_radius(model)
+            overlap = 32 if vfi.load_module("motion").moves_pixels(model) else vfi.receptive_radius(model)
             if not full or overlap is None or smaller <= 2 * overlap:
                 raise
         tile = smaller

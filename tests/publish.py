@@ -4,6 +4,7 @@ python tests/publish.py figures                            # work/figures/ -> as
 python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
 python tests/publish.py why NAME --called "street clips"     # work/results/why_NAME.csv -> assets/results_why_NAME.csv
 python tests/publish.py train dncnn ... motion             # trains them all alike on VFI_DATASET, to work/runs/
+python tests/publish.py further dncnn ...                  # trains the shipped ones further: work/runs/dncnn-further/
 python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
 
@@ -17,7 +18,6 @@ import argparse
 import functools
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +35,7 @@ from definitions import network
 
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
+FURTHER = "-further"
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -109,46 +110,83 @@ def why_table(path: Path) -> str:
     return "\n".join([*rows, "", told])
 
 
-def train_model(name: str, called: str = "") -> None:
-    """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long."""
+def train_model(name: str, further: bool = False, **budget) -> None:
+    """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long.
+
+    Args:
+        further: begin with the shipped weights, with a new warm-up and cosine. The run is called `<name>-further`;
+            `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
+        budget: arguments of `vfi.train`; those left out suit this machine.
+    """
     frames, _ = vfi.get_frames("", "train")
     test_frames, test_windows = vfi.get_frames("", "test")
     lengths = {sequence: len(images) for sequence, images in frames.items()}
     near = vfi.build_windows(lengths, stride=1).assign(step=1)
     windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
-    budget = FOR_A_GPU if vfi.gpu_name() else vfi.training_budget()
-    vfi.train(network(name), windows, frames, test_windows, test_frames, name=name, hold=0.1, clip=0.1, **budget)
+    budget = (FOR_A_GPU if vfi.gpu_name() else vfi.training_budget()) | {"hold": 0.1, "clip": 0.1} | budget
+    model, run = network(name), name
+    if further:
+        run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
+        model.set_weights(vfi.load_model(shipped.with_suffix(".keras")).get_weights())
+        if not vfi.work("runs", run, "history.csv").exists():
+            for kind in (".csv", ".md"):
+                vfi.write_whole(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
+    vfi.train(model, windows, frames, test_windows, test_frames, name=run, **budget)
 
 
-def publish_model(name: str, called: str) -> None:
-    """Save a finished run's weights in a model of this Keras, copy its curves, and write the card beside them."""
-    source, target = vfi.work("runs", name), ROOT / "assets" / "models"
+def card_facts(card: Path) -> dict[str, str]:
+    """Return the table of a model's card: {"steps": "3,200 of 8 crops of 64x64 px", ...}."""
+    return dict(re.findall(r"^\| (.+?) \| (.+) \|$", card.read_text(), flags=re.MULTILINE))
+
+
+def publish_model(run_name: str, called: str) -> None:
+    """Save a finished run's weights in a model of this Keras, copy its curves, and write the card beside them.
+
+    Of a run that trained a model further (`dncnn-further`), the curves begin where that model's own training began.
+    """
+    source, target = vfi.work("runs", run_name), ROOT / "assets" / "models"
+    name, further = run_name.removesuffix(FURTHER), run_name.endswith(FURTHER)
     run = json.loads((source / "run.json").read_text())
     if not run["finished"]:
         raise ValueError(f"{source} has not finished: run notebook {'07' if name == 'motion' else '04'}.")
+    history = pd.read_csv(source / "history.csv")
+    if further:
+        before, facts = pd.read_csv(source / "before.csv"), card_facts(source / "before.md")
+        history[["epoch", "step"]] += before[["epoch", "step"]].iloc[-1]
+        history = pd.concat([before, history], ignore_index=True)
+        first = f"{facts['steps']}; {facts['trained on']}; commit {facts['published at commit']}"
     target.mkdir(parents=True, exist_ok=True)
     model = network(name)
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
         model.load_weights(archive.extract("model.weights.h5", folder))
     model.save(target / f"{name}.keras")
-    shutil.copyfile(source / "history.csv", target / f"{name}.csv")
-    settings, last = run["settings"], pd.read_csv(source / "history.csv").iloc[-1]
+    vfi.write_whole(target / f"{name}.csv", history.to_csv(index=False))
+    settings, last = run["settings"], history.iloc[-1]
+    budget = json.dumps({name: settings[name] for name in BUDGET})
+    if further:
+        budget = json.dumps(json.loads(budget) | {"loss": settings["loss"], "seed": settings["seed"]})
+        again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
+        again.append(f"    python tests/publish.py further {name} --budget '{budget}'")
+    else:
+        notebook = "07" if name == "motion" else "04"
+        again = [f"in notebook {notebook} set `DATASET` to a folder of clips and, before training,", ""]
+        again.append(f"    budget = {budget}")
     card = [
         f"# {name}",
         "",
         "| | |",
         "|---|---|",
         f"| trained on | {called} |",
-        f"| steps | {settings['epochs'] * settings['steps_per_epoch']:,} of {settings['batch_size']} crops of "
-        f"{settings['crop']}x{settings['crop']} px |",
+        f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
+        *([f"| the first of them | {first} |"] * further),
         f"| loss | {settings['loss']} |",
-        f"| rate | {settings['learning_rate']}, warm-up and cosine |",
+        f"| rate | {settings['learning_rate']}, warm-up and cosine{', twice' * further} |",
         f"| precision while training | {settings['precision']}; stored as float32 |",
         f"| windows with frames missing at their ends | {settings.get('hold', 0):.0%} |",
         f"| longest gradient | {settings.get('clip') or 'any'} |",
         f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",
-        f"| minutes | {run['seconds'] / 60:.0f} |",
+        f"| minutes | {history.seconds.sum() / 60:.0f} |",
         f"| machine | {run['machine']}; Keras {run['keras']} |",
         f"| last epoch | train {last.psnr:.2f} dB on crops, test {last.test_psnr:.2f} dB on whole frames |",
         f"| published at commit | {commit()} |",
@@ -156,9 +194,7 @@ def publish_model(name: str, called: str) -> None:
         "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
         "The weights are those of the last epoch; nothing was chosen by a test window. To train it again:",
-        f"in notebook {'07' if name == 'motion' else '04'} set `DATASET` to a folder of clips and, before training,",
-        "",
-        "    budget = " + json.dumps({name: settings[name] for name in BUDGET}),
+        *again,
         "",
         *([run["note"], ""] if "note" in run else []),
         "All models of the series, alike and longer, on a GPU: `make train` (CONTRIBUTING.md).",
@@ -253,9 +289,10 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["figures", "results", "why", "train", "models", "readme"])
+    parser.add_argument("what", choices=["figures", "results", "why", "train", "further", "models", "readme"])
     parser.add_argument("names", nargs="*", help="of data sets or of runs")
     parser.add_argument("--called", default="", help="what the footage is, in words")
+    parser.add_argument("--budget", type=json.loads, default={}, help="of train and further, as on a model's card")
     options = parser.parse_args()
     commit()
     if options.what == "figures":
@@ -263,8 +300,11 @@ def main() -> None:
     elif options.what == "readme":
         publish_readme()
     for name in options.names:
-        publish = {"results": publish_results, "why": publish_why, "train": train_model, "models": publish_model}
-        publish[options.what](name, options.called)
+        if options.what in ("train", "further"):
+            train_model(name, options.what == "further", **options.budget)
+        else:
+            publish = {"results": publish_results, "why": publish_why, "models": publish_model}
+            publish[options.what](name, options.called)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
 
 RANDOM = np.random.default_rng(0)
+moving = vfi.load_module("motion")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_warp_by_whole_pixels_copies_them_and_repeats_the_edge(kernel):
     for x, y in [(0, 0), (2, 0), (0, -3), (-20, 30)]:
         rows = np.clip(np.arange(7) + y, 0, 6)
         columns = np.clip(np.arange(9) + x, 0, 8)
-        warped = ops.convert_to_numpy(vfi.warp(image, constant_flow(image, x, y), kernel))
+        warped = ops.convert_to_numpy(moving.warp(image, constant_flow(image, x, y), kernel))
         assert np.abs(warped - image[:, rows][:, :, columns]).max() < 1e-6
 
 
@@ -60,7 +61,7 @@ def test_warp_reads_between_pixels_and_cubic_does_it_better():
     image, truth = smooth_image(), smooth_image(at=(0.5, -0.3))
     errors = {}
     for kernel in ("linear", "cubic"):
-        warped = ops.convert_to_numpy(vfi.warp(image, constant_flow(image, 0.5, -0.3), kernel))
+        warped = ops.convert_to_numpy(moving.warp(image, constant_flow(image, 0.5, -0.3), kernel))
         errors[kernel] = np.abs(warped - truth)[:, 3:-3, 3:-3].max()
     assert errors["linear"] < 0.01
     assert errors["cubic"] < errors["linear"] / 4
@@ -73,7 +74,7 @@ def test_warp_by_hand():
     flow = RANDOM.uniform(-1.5, 1.5, (1, 8, 10, 2)).astype(np.float32)
     inside = (slice(None), slice(3, 5), slice(3, 7))
     for kernel in ("linear", "cubic"):
-        warped = ops.convert_to_numpy(vfi.warp(image, flow, kernel))
+        warped = ops.convert_to_numpy(moving.warp(image, flow, kernel))
         wanted = np.stack([2 * (x + flow[..., 0]) + 3 * (y + flow[..., 1]), x + flow[..., 0] - y - flow[..., 1]], -1)
         assert np.abs(warped - wanted)[inside].max() < 1e-4
 
@@ -109,7 +110,7 @@ def test_gradients_of_the_warp_are_those_of_finite_differences(kernel, by):
     images = RANDOM.random((1, 6, 7, 2)).astype(np.float32)
     # away from whole pixels, where the linear kernel has a corner
     flow = (RANDOM.integers(-2, 2, (1, 6, 7, 2)) + RANDOM.uniform(0.2, 0.8, (1, 6, 7, 2))).astype(np.float32)
-    layer = vfi.motion_layers().Warp(kernel=kernel)
+    layer = moving.Warp(kernel=kernel)
     start = flow if by == "flow" else images
 
     def draw(x):
@@ -124,10 +125,10 @@ def test_gradients_of_the_warp_are_those_of_finite_differences(kernel, by):
 
 
 def test_lucas_kanade_finds_a_small_step_and_its_direction():
-    layer = vfi.motion_layers().LucasKanade(symmetric=False)
+    layer = moving.LucasKanade(symmetric=False)
     step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.3, -0.2))))
     assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
-    layer = vfi.motion_layers().LucasKanade()  # half-way: each of the two pictures goes half of the way
+    layer = moving.LucasKanade()  # half-way: each of the two pictures goes half of the way
     step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.6, -0.4))))
     assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
     flat = np.full((1, 9, 9, 3), 0.5, np.float32)
@@ -137,15 +138,15 @@ def test_lucas_kanade_finds_a_small_step_and_its_direction():
 def test_median_throws_out_what_no_neighbour_agrees_with():
     flow = np.broadcast_to(np.float32([1, -2]), (2, 5, 6, 2)).copy()
     flow[0, 2, 3] = flow[1, 0, 0] = 50
-    found = ops.convert_to_numpy(vfi.motion_layers().Median()(flow))
+    found = ops.convert_to_numpy(moving.Median()(flow))
     assert np.array_equal(found, np.broadcast_to(np.float32([1, -2]), flow.shape))
     image = RANDOM.random((1, 6, 7, 2), dtype=np.float32)
-    found = ops.convert_to_numpy(vfi.motion_layers().Median()(image))
+    found = ops.convert_to_numpy(moving.Median()(image))
     assert found[0, 3, 4, 1] == np.median(image[0, 2:5, 3:6, 1])
 
 
 def test_frames_to_batch_and_padding_are_undone():
-    moving, stacked = vfi.motion_layers(), RANDOM.random((2, 5, 6, 18), dtype=np.float32)
+    stacked = RANDOM.random((2, 5, 6, 18), dtype=np.float32)
     folded = moving.FramesToBatch(frames=6)(stacked)
     assert np.array_equal(ops.convert_to_numpy(folded)[2:4], stacked[..., 3:6])
     assert np.array_equal(ops.convert_to_numpy(moving.BatchToFrames(frames=6)(folded)), stacked)
@@ -171,7 +172,7 @@ def test_one_model_takes_frames_of_several_sizes(motion):
 def test_double_is_bilinear():
     images = RANDOM.random((2, 5, 7, 3), dtype=np.float32)
     wanted = layers.UpSampling2D(2, interpolation="bilinear")(images)
-    assert np.abs(ops.convert_to_numpy(vfi.motion_layers().Double()(images) - wanted)).max() < 1e-6
+    assert np.abs(ops.convert_to_numpy(moving.Double()(images) - wanted)).max() < 1e-6
 
 
 def test_same_pictures_give_the_same_picture(motion):
@@ -249,20 +250,20 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
 
 def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
     model, neighbours = some_motion(motion)
-    assert vfi.moves_pixels(model) and not vfi.moves_pixels(vfi.load_model("dncnn"))
+    assert moving.moves_pixels(model) and not moving.moves_pixels(vfi.load_model("dncnn"))
     whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
-    same = vfi.move_pixels(model, neighbours, side=112)
+    same = moving.move_pixels(model, neighbours, side=112)
     assert same.shape == whole.shape
     assert np.abs(same - whole).max() < 1e-4, "nothing is shrunk, nothing changes"
-    shrunk = vfi.move_pixels(model, neighbours, side=56)
+    shrunk = moving.move_pixels(model, neighbours, side=56)
     for tile in (40, 16):
-        assert np.abs(vfi.move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
+        assert np.abs(moving.move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
 
 
 def test_large_motion_is_followed_on_a_shrunken_copy(motion):
     neighbours, truth = vfi.split_middle(passing_street(x=240, y=-150, height=240, width=400))
     whole = vfi.to_uint8(motion().predict_on_batch(vfi.innermost(neighbours, 6)))
-    shrunk = vfi.to_uint8(vfi.move_pixels(motion(), neighbours, side=80))
+    shrunk = vfi.to_uint8(moving.move_pixels(motion(), neighbours, side=80))
     assert vfi.psnr(truth, shrunk)[0] > vfi.psnr(truth, whole)[0] + 3
 
 

@@ -103,8 +103,9 @@ def feeding(folder: Path, footage: str) -> bool:
     frames = {"a": random.integers(0, 256, (400, 90, 160, 3), dtype=np.uint8)}
     np.save(folder / "a.npy", frames["a"])
     frames = {"a": np.load(folder / "a.npy", mmap_mode="r")}
-    model = vfi.compile_for_training(build(), "mse", 1e-3, 1000, "float32")
-    batches = vfi.crop_batches(frames, vfi.build_windows({"a": 400}), 6, batch_size=8, crop=64, seed=0)
+    training = vfi.load_module("training")
+    model = training.compile_for_training(build(), "mse", 1e-3, 1000, "float32")
+    batches = training.crop_batches(frames, vfi.build_windows({"a": 400}), 6, batch_size=8, crop=64, seed=0)
     fixed = next(batches)
     model.train_on_batch(*fixed)
     seconds = {"real": [], "fixed": []}

@@ -116,14 +116,15 @@ def train_model(name: str, further: bool = False, **budget) -> None:
     Args:
         further: begin with the shipped weights, with a new warm-up and cosine. The run is called `<name>-further`;
             `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
-        budget: arguments of `vfi.train`; those left out suit this machine.
+        budget: arguments of `training.train`; those left out suit this machine.
     """
+    training = vfi.load_module("training")
     frames, _ = vfi.get_frames("", "train")
     test_frames, test_windows = vfi.get_frames("", "test")
     lengths = {sequence: len(images) for sequence, images in frames.items()}
     near = vfi.build_windows(lengths, stride=1).assign(step=1)
     windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
-    budget = (FOR_A_GPU if vfi.gpu_name() else vfi.training_budget()) | {"hold": 0.1, "clip": 0.1} | budget
+    budget = (FOR_A_GPU if vfi.gpu_name() else training.training_budget()) | {"hold": 0.1, "clip": 0.1} | budget
     model, run = network(name), name
     if further:
         run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
@@ -131,7 +132,7 @@ def train_model(name: str, further: bool = False, **budget) -> None:
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
                 vfi.write_whole(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
-    vfi.train(model, windows, frames, test_windows, test_frames, name=run, **budget)
+    training.train(model, windows, frames, test_windows, test_frames, name=run, **budget)
 
 
 def card_facts(card: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
 
 RANDOM = np.random.default_rng(0)
-moving = vfi.load_module("motion")
+moving, training = vfi.load_module("motion"), vfi.load_module("training")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_it_keeps_to_its_budget(motion, tmp_path):
 
 
 def test_sixteen_bits_leave_motion_and_colours_alone(motion):
-    model = vfi.compile_for_training(motion(), "charbonnier", 1e-3, 10, "mixed_bfloat16")
+    model = training.compile_for_training(motion(), "charbonnier", 1e-3, 10, "mixed_bfloat16")
     precise = [layer for layer in model.layers if layer.compute_dtype == "float32" and layer.weights]
     heads = [layer for layer in model.layers if type(layer).__name__ == "Conv2D" and layer not in precise]
     assert all(layer.activation.__name__ != "linear" for layer in heads) and len(heads) > 10
@@ -226,7 +226,7 @@ import vfi_utils as vfi
 assert keras.backend.backend() == "jax"
 model = vfi.load_model(sys.argv[2])
 np.save(sys.argv[4], model.predict_on_batch(np.load(sys.argv[3])))
-vfi.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+vfi.load_module("training").compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
 target = np.zeros((*np.load(sys.argv[3]).shape[:3], 3), np.float32)
 print("loss", model.train_on_batch(np.load(sys.argv[3]), target)[0])
 """
@@ -243,7 +243,7 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(inputs)).max() < 1e-3
-    vfi.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+    training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
     loss = model.train_on_batch(inputs, np.zeros((*inputs.shape[:3], 3), np.float32))[0]
     assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
 
@@ -277,10 +277,10 @@ def test_windows_of_every_second_frame():
 
 def test_held_ends_repeat_the_nearest_frame_that_is_left():
     frames = {"a": np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)}
-    batches = vfi.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, hold=1.0)
+    batches = training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, hold=1.0)
     seen = {tuple(stack[0, 0, ::3].tolist()) for stack in next(batches)[0]}
     sides = {2: (2, 2, 2), 1: (1, 1, 2), 0: (0, 1, 2)}, {4: (4, 4, 4), 5: (4, 5, 5), 6: (4, 5, 6)}
     possible = {a + b for a in sides[0].values() for b in sides[1].values()}
     assert seen <= possible | {window[::-1] for window in possible} and len(seen) > 4
-    whole = next(vfi.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0))[0]
+    whole = next(training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0))[0]
     assert {tuple(sorted(stack[0, 0, ::3].tolist())) for stack in whole} == {(0, 1, 2, 4, 5, 6)}

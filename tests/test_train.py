@@ -13,6 +13,7 @@ import pytest
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, definitions
 
+training = vfi.load_module("training")
 SETTINGS = dict(epochs=3, steps_per_epoch=4, batch_size=2, crop=32, loss="mse", test_count=2, precision="float32")
 
 
@@ -37,7 +38,7 @@ def small(name="small", **options):
 
 
 def train(name="small", model=None, **changes):
-    return vfi.train(model or small(), *data(), name=name, **{**SETTINGS, **changes})
+    return training.train(model or small(), *data(), name=name, **{**SETTINGS, **changes})
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def take(batches, count):
 def test_batches_have_the_stated_form():
     windows, frames, *_ = data()
     for model_frames in (2, 6):
-        inputs, targets = take(vfi.crop_batches(frames, windows, model_frames, 3, 32, seed=0), 1)[0]
+        inputs, targets = take(training.crop_batches(frames, windows, model_frames, 3, 32, seed=0), 1)[0]
         assert inputs.shape == (3, 32, 32, 3 * model_frames) and inputs.dtype == np.uint8
         assert (
             targets.shape == (3, 32, 32, 3) and targets.dtype == np.float32 and 0 <= targets.min() <= targets.max() <= 1
@@ -70,11 +71,11 @@ def test_batches_have_the_stated_form():
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone():
     windows, frames, *_ = data()
-    whole = take(vfi.crop_batches(frames, windows, 6, 2, 32, seed=3), 6)
-    resumed = take(vfi.crop_batches(frames, windows, 6, 2, 32, seed=3, first_step=4), 2)
+    whole = take(training.crop_batches(frames, windows, 6, 2, 32, seed=3), 6)
+    resumed = take(training.crop_batches(frames, windows, 6, 2, 32, seed=3, first_step=4), 2)
     for (inputs, targets), (again, targets_again) in zip(whole[4:], resumed, strict=True):
         assert np.array_equal(inputs, again) and np.array_equal(targets, targets_again)
-    other = take(vfi.crop_batches(frames, windows, 6, 2, 32, seed=4), 1)[0]
+    other = take(training.crop_batches(frames, windows, 6, 2, 32, seed=4), 1)[0]
     assert not np.array_equal(other[0], whole[0][0])
 
 
@@ -82,7 +83,7 @@ def test_each_window_comes_once_before_any_comes_again():
     """Frames that are all one value tell which window and which moment a crop came from."""
     frames = {"a": np.arange(35, dtype=np.uint8)[:, None, None, None] * np.ones((1, 40, 40, 3), np.uint8)}
     windows = vfi.build_windows({"a": 35})
-    batches = take(vfi.crop_batches(frames, windows, 6, 2, 16, seed=0), len(windows) // 2)
+    batches = take(training.crop_batches(frames, windows, 6, 2, 16, seed=0), len(windows) // 2)
     middles = sorted(round(255 * target[0, 0, 0]) for _, targets in batches for target in targets)
     assert middles == windows.middle.tolist()
     orders = {tuple(np.sign(np.diff(stack[0, 0, ::3].astype(int)))) for inputs, _ in batches for stack in inputs}
@@ -98,6 +99,8 @@ def test_training_learns_and_writes_what_it_says(runs):
     history = pd.read_csv(runs / "small" / "history.csv")
     assert history.epoch.tolist() == [1, 2, 3, 4, 5, 6] and history.step.iloc[-1] == 150
     assert history.loss.iloc[-1] < history.loss.iloc[0]
+    ends = vfi.psnr(vfi.average(neighbours[[0, -1]]), targets[[0, -1]]).mean()
+    assert np.allclose(history.average_psnr, ends), "the line to beat, in the windows of the curve"
     measured = vfi.psnr(vfi.predict_middle(model, neighbours[[0, -1]]), targets[[0, -1]]).mean()
     assert abs(history.test_psnr.iloc[-1] - measured) < 0.02, "the curve's last point is the saved model's score"
     run = json.loads((runs / "small" / "run.json").read_text())
@@ -117,7 +120,7 @@ def test_same_seed_same_numbers(runs):
 
 def test_a_finished_run_is_not_trained_again(runs, monkeypatch, capsys):
     first = train()
-    monkeypatch.setattr(vfi, "crop_batches", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "crop_batches", lambda *a, **k: pytest.fail("trained again"))
     assert same(train(), first)
     assert "reusing the finished run" in capsys.readouterr().out
 
@@ -142,7 +145,7 @@ def test_a_changed_model_asks_for_another_name(runs):
 def test_settings_can_be_changed_until_something_was_trained(runs):
     """Out of memory in the first step, say: halving the batch must not ask for another name."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(vfi, "compile_for_training", lambda *a: (_ for _ in ()).throw(MemoryError))
+        patch.setattr(training, "compile_for_training", lambda *a: (_ for _ in ()).throw(MemoryError))
         train()
     train(batch_size=1)
 
@@ -225,7 +228,7 @@ def test_steps_skipped_in_float16_do_not_cost_an_epoch(tmp_path):
     for path, steps in [("optimizer/inner_optimizer/vars/0", 398), ("optimizer/vars/0", 400)]:
         with h5py.File(tmp_path / "latest.weights.h5", "w") as file:
             file[path] = steps
-        assert vfi.finished_epochs(tmp_path, 100) == 4
+        assert training.finished_epochs(tmp_path, 100) == 4
         assert json.loads((tmp_path / "training_metadata.json").read_text())["epoch"] == 4
 
 
@@ -234,7 +237,7 @@ def test_a_run_goes_on_from_its_copy_on_drive(runs, tmp_path, monkeypatch):
     interrupt(runs)
     shutil.rmtree(runs)  # the machine is gone
     done = []
-    monkeypatch.setattr(vfi, "crop_batches", lambda *a, cut=vfi.crop_batches: done.append(a[6]) or cut(*a))
+    monkeypatch.setattr(training, "crop_batches", lambda *a, cut=training.crop_batches: done.append(a[6]) or cut(*a))
     train()
     assert done == [4], "it began after the four steps of the first epoch"
     shutil.rmtree(runs)
@@ -260,8 +263,8 @@ def weights_after_four_steps(start):
     windows, frames, *_ = data()
     model = small()
     model.set_weights(start)
-    learner = vfi.compile_for_training(model, "charbonnier", 1e-3, 4, "float32")
-    for batch in take(vfi.crop_batches(frames, windows, 6, 2, 32, seed=0), 4):
+    learner = training.compile_for_training(model, "charbonnier", 1e-3, 4, "float32")
+    for batch in take(training.crop_batches(frames, windows, 6, 2, 32, seed=0), 4):
         learner.train_on_batch(*batch)
     return learner.get_weights()
 
@@ -315,7 +318,7 @@ def test_a_model_trained_on_the_sample_beats_what_it_should(runs):
         train_frames, train_windows = vfi.get_frames("sample", "train")
         test_frames, test_windows = vfi.get_frames("sample", "test")
     settings = SETTINGS | {"epochs": 4, "steps_per_epoch": 40, "batch_size": 4, "learning_rate": 3e-3}
-    model = vfi.train(small(), train_windows, train_frames, test_windows, test_frames, name="street", **settings)
+    model = training.train(small(), train_windows, train_frames, test_windows, test_frames, name="street", **settings)
     summary = vfi.summarize(vfi.evaluate({"street": model}, test_frames, test_windows))
     overall = summary[summary.footage == "all windows"].set_index("model").psnr
     assert overall["street"] > overall["nearest"] + 2
@@ -325,6 +328,6 @@ def test_a_model_trained_on_the_sample_beats_what_it_should(runs):
 def test_losses_against_hand_computed_values():
     target, drawn = np.zeros((2, 1, 2, 3), np.float32), np.zeros((2, 1, 2, 3), np.float32)
     drawn[1, 0, 0] = 0.6
-    assert np.allclose(vfi.mse(target, drawn), [0, 0.18])
-    assert np.allclose(vfi.charbonnier(target, drawn), [0.001, (np.sqrt(0.36 + 1e-6) + 0.001) / 2], atol=1e-6)
-    assert np.allclose(vfi.psnr_of_batch(target, drawn)[1], 10 * np.log10(1 / 0.18), atol=1e-3)
+    assert np.allclose(training.mse(target, drawn), [0, 0.18])
+    assert np.allclose(training.charbonnier(target, drawn), [0.001, (np.sqrt(0.36 + 1e-6) + 0.001) / 2], atol=1e-6)
+    assert np.allclose(training.psnr_of_batch(target, drawn)[1], 10 * np.log10(1 / 0.18), atol=1e-3)

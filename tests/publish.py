@@ -36,6 +36,7 @@ from definitions import network
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
 FURTHER = "-further"
+FIRST = "the first of them"
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -156,6 +157,7 @@ def publish_model(run_name: str, called: str) -> None:
         history[["epoch", "step"]] += before[["epoch", "step"]].iloc[-1]
         history = pd.concat([before, history], ignore_index=True)
         first = f"{facts['steps']}; {facts['trained on']}; commit {facts['published at commit']}"
+        first += f"; of these the first {facts[FIRST]}" if FIRST in facts else ""
     target.mkdir(parents=True, exist_ok=True)
     model = network(name)
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
@@ -165,7 +167,7 @@ def publish_model(run_name: str, called: str) -> None:
     settings, last = run["settings"], history.iloc[-1]
     budget = json.dumps({name: settings[name] for name in BUDGET})
     if further:
-        budget = json.dumps(json.loads(budget) | {"loss": settings["loss"], "seed": settings["seed"]})
+        budget = json.dumps(json.loads(budget) | {name: settings[name] for name in ("loss", "learning_rate", "seed")})
         again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
         again.append(f"    python tests/publish.py further {name} --budget '{budget}'")
     else:
@@ -179,9 +181,9 @@ def publish_model(run_name: str, called: str) -> None:
         "|---|---|",
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
-        *([f"| the first of them | {first} |"] * further),
+        *([f"| {FIRST} | {first} |"] * further),
         f"| loss | {settings['loss']} |",
-        f"| rate | {settings['learning_rate']}, warm-up and cosine{', twice' * further} |",
+        f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {settings['precision']}; stored as float32 |",
         f"| windows with frames missing at their ends | {settings.get('hold', 0):.0%} |",
         f"| longest gradient | {settings.get('clip') or 'any'} |",

@@ -151,12 +151,16 @@ def publish_model(run_name: str, called: str) -> None:
     run = json.loads((source / "run.json").read_text())
     if not run["finished"]:
         raise ValueError(f"{source} has not finished: run notebook {'07' if name == 'motion' else '04'}.")
-    history = pd.read_csv(source / "history.csv")
+    history = pd.read_csv(source / "history.csv", float_precision="round_trip")
     if further:
-        before, facts = pd.read_csv(source / "before.csv"), card_facts(source / "before.md")
+        before, facts = (
+            pd.read_csv(source / "before.csv", float_precision="round_trip"),
+            card_facts(source / "before.md"),
+        )
         history[["epoch", "step"]] += before[["epoch", "step"]].iloc[-1]
         history = pd.concat([before, history], ignore_index=True)
-        first = f"{facts['steps']}; {facts['trained on']}; commit {facts['published at commit']}"
+        data = "on the same" if facts["trained on"] == called else facts["trained on"]
+        first = f"{facts['steps']}; {data}; commit {facts['published at commit']}"
         first += f"; of these the first {facts[FIRST]}" if FIRST in facts else ""
     target.mkdir(parents=True, exist_ok=True)
     model = network(name)

@@ -153,10 +153,8 @@ def publish_model(run_name: str, called: str) -> None:
         raise ValueError(f"{source} has not finished: run notebook {'07' if name == 'motion' else '04'}.")
     history = pd.read_csv(source / "history.csv", float_precision="round_trip")
     if further:
-        before, facts = (
-            pd.read_csv(source / "before.csv", float_precision="round_trip"),
-            card_facts(source / "before.md"),
-        )
+        facts = card_facts(source / "before.md")
+        before = pd.read_csv(source / "before.csv", float_precision="round_trip")
         history[["epoch", "step"]] += before[["epoch", "step"]].iloc[-1]
         history = pd.concat([before, history], ignore_index=True)
         data = "on the same" if facts["trained on"] == called else facts["trained on"]

@@ -13,30 +13,30 @@ RUN_REQUIREMENTS := requirements.txt tests/requirements-notebooks.txt
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/.for-run  ## run notebooks 01 to 08 on the sample; name the table and figures they write
-	@$(PY) tests/run_notebooks.py notebooks/0[1-8]_*.ipynb
+run: $(VENV)/.for-run  ## run notebooks 01 to 08 on the sample, or one (NOTEBOOK=05); name what they write
+	@$(PY) tests/tools/run_notebooks.py notebooks/$(or $(NOTEBOOK),0[1-8])_*.ipynb
 
 test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick ones)
 	@$(PY) -m pytest $(ARGS)
 
 bench: $(VENV)/.for-test  ## measure what the series costs in time and memory
-	@$(PY) tests/bench.py $(ARGS)
+	@$(PY) tests/tools/bench.py $(ARGS)
 
 peers: $(VENV)/.for-test  ## measure ffmpeg and OpenCV on VFI_DATASET (ARGS='--called "what it is"')
-	@$(PY) tests/peers.py $(ARGS)
+	@$(PY) tests/tools/peers.py $(ARGS)
 
 train: $(VENV)/.for-test  ## train all models of the series alike on VFI_DATASET (hours; wants a GPU)
-	@$(PY) tests/publish.py train dncnn dncnn_residual dncnn_2frames motion
+	@$(PY) tests/tools/publish.py train dncnn dncnn_residual dncnn_2frames motion
 
-notebooks: $(VENV)/.for-run  ## execute all notebooks in place, so that their outputs come from one run
-	@$(PY) tests/run_notebooks.py --in-place
+notebooks: $(VENV)/.for-run  ## execute notebooks in place, all or one (NOTEBOOK=05): outputs of one run
+	@$(PY) tests/tools/run_notebooks.py --in-place notebooks/$(or $(NOTEBOOK),[0-9][0-9])_*.ipynb
 
 lint: $(VENV)/.for-test  ## check style and format of modules and notebooks
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
 badges: | $(PY)  ## write REPO=owner/name into every badge and link
-	@$(PY) tests/stamp_badges.py "$(REPO)"
+	@$(PY) tests/tools/stamp_badges.py "$(REPO)"
 
 clean:  ## remove .venv and caches (never work/)
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 import vfi_utils as vfi
-
-mot17 = vfi.load_module("footage/mot17")
+from stages import mot17
+from stages.footage import get_footage
+from stages.frames import LEFT_OUT, build_frames, get_frames
 
 SEQUENCES = {
     "MOT17-02": ("train", 20, 96, 64, 30, "fixed"),
@@ -71,7 +72,7 @@ def without(footage: dict[str, bytes], *names: str) -> dict[str, bytes]:
 
 
 class Server(ThreadingHTTPServer):
-    """One archive on a server of its own; `sent` holds (first byte asked for, bytes sent) of every reply."""
+    """One archive on a server of its own; `sent` holds (first byte requested, bytes sent) of every reply."""
 
     daemon_threads = True
 
@@ -102,11 +103,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server, total = self.server, len(self.server.content)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.ranges else None
-        start, stop = (int(asked[1]), min(int(asked[2] or total), total - 1) + 1) if asked else (0, total)
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.ranges else None
+        start, stop = (int(requested[1]), min(int(requested[2] or total), total - 1) + 1) if requested else (0, total)
         content = server.content[start:stop]
-        self.send_response(206 if asked else 200)
-        if asked:
+        self.send_response(206 if requested else 200)
+        if requested:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{total}")
         self.send_header("Content-Type", server.content_type)
         self.send_header("Content-Length", str(len(content)))
@@ -127,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _small_mot17(monkeypatch, tmp_path):
-    monkeypatch.setattr(vfi, "MOT17", SEQUENCES)
+    monkeypatch.setattr(mot17, "MOT17", SEQUENCES)
     monkeypatch.setattr(mot17, "SPAN", 64 * 2**10)
     monkeypatch.setattr(mot17.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
@@ -211,13 +212,13 @@ def test_a_choice_costs_its_own_bytes(footage, serve, folder, capsys):
 
 
 def test_memory_holds_a_few_spans(footage, serve, folder, monkeypatch):
-    fetch, check, asked, asked_by_then = mot17.fetch_span, mot17.check_frame, [], []
-    monkeypatch.setattr(mot17, "fetch_span", lambda *span: asked.append(span) or fetch(*span))
-    monkeypatch.setattr(mot17, "check_frame", lambda *frame: asked_by_then.append(len(asked)) or check(*frame))
+    fetch, check, requested, spans_by_then = mot17.fetch_span, mot17.check_frame, [], []
+    monkeypatch.setattr(mot17, "fetch_span", lambda *span: requested.append(span) or fetch(*span))
+    monkeypatch.setattr(mot17, "check_frame", lambda *frame: spans_by_then.append(len(requested)) or check(*frame))
     monkeypatch.setattr(mot17, "SPAN", 8_000)  # less than two frames
     mot17.get_mot17(folder, ["MOT17-05"], [serve(zipped(footage)).source])
-    assert len(asked) == 24
-    for read, count in enumerate(asked_by_then[:24]):  # when so many frames have been read
+    assert len(requested) == 24
+    for read, count in enumerate(spans_by_then[:24]):  # when so many frames have been read
         assert count <= read + 1 + mot17.CONNECTIONS
 
 
@@ -234,7 +235,7 @@ def test_finished_sequences_are_kept(footage, serve, folder):
 
 def test_interrupted_it_goes_on(footage, serve, folder, monkeypatch):
     server = serve(zipped(footage))
-    write, written = vfi.write_whole, []
+    write, written = vfi.write_atomic, []
 
     def interrupt(path, content):
         if len(written) == 30:  # twenty of the first sequence with its two files, eight of the next
@@ -242,13 +243,13 @@ def test_interrupted_it_goes_on(footage, serve, folder, monkeypatch):
         written.append(path)
         write(path, content)
 
-    monkeypatch.setattr(vfi, "write_whole", interrupt)
+    monkeypatch.setattr(vfi, "write_atomic", interrupt)
     with pytest.raises(KeyboardInterrupt):
         mot17.get_mot17(folder, None, [server.source])
     frames = [path for path in written if path.suffix == ".jpg"]
     assert len(frames) == 28 and (folder / "train/MOT17-02/stage.json").exists()
     assert not (folder / "train/MOT17-05/stage.json").exists()
-    monkeypatch.setattr(vfi, "write_whole", write)
+    monkeypatch.setattr(vfi, "write_atomic", write)
     times = {path: path.stat().st_mtime_ns for path in frames}
     frames[-1].write_bytes(frames[-1].read_bytes()[:-2000])  # as a machine that lost power leaves it
     for thread in threading.enumerate():  # spans that were on their way when it was interrupted
@@ -432,7 +433,7 @@ def test_archive_placed_by_hand_is_found_before_the_network(footage, serve, fold
 def test_folder_on_disk(detectors, inside, footage, folder, tmp_path):
     members = with_detectors(footage, detectors) if detectors else {f"MOT17/{n}": c for n, c in footage.items()}
     for name, content in members.items():
-        vfi.write_whole(tmp_path / "unpacked" / name, content)
+        vfi.write_atomic(tmp_path / "unpacked" / name, content)
     chosen = ["MOT17-02", "MOT17-05"]
     mot17.get_mot17(folder, chosen, [], local=str(tmp_path / "unpacked" / inside))
     check_whole(folder, footage, chosen)
@@ -493,7 +494,7 @@ def test_disk_that_fills_on_the_way_stops_the_run(footage, serve, folder, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     first, second = serve(zipped(footage)), serve(zipped(footage))
-    monkeypatch.setattr(vfi, "write_whole", fill)
+    monkeypatch.setattr(vfi, "write_atomic", fill)
     with pytest.raises(OSError, match="No space left"):
         mot17.get_mot17(folder, None, [first.source, second.source])
     assert not second.sent
@@ -522,8 +523,8 @@ def test_members_that_climb_out_stay_inside(footage, serve, tmp_path):
 def test_real_table_and_sources(monkeypatch):
     monkeypatch.undo()
     windows = {split: 0 for split in ("train", "test")}
-    for name, (split, length, *_) in vfi.MOT17.items():
-        if name not in vfi.LEFT_OUT:
+    for name, (split, length, *_) in mot17.MOT17.items():
+        if name not in LEFT_OUT:
             windows[split] += (length - vfi.WINDOW) // vfi.STRIDE + 1
     assert windows == {"train": 1320, "test": 1285}
     assert [source[0].rsplit("/", 1)[1] for source in mot17.SOURCES] == ["MOT17Det.zip", "MOT17.zip", "MOT17.zip"]
@@ -535,14 +536,14 @@ def test_every_notebook_gets_mot17_by_itself(footage, serve, tmp_path, monkeypat
     server = serve(zipped(footage))
     monkeypatch.setattr(mot17, "SOURCES", [server.source])
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "fresh"))
-    frames, windows = vfi.get_frames("mot17", "train")
-    assert set(frames) == {name for name, known in vfi.MOT17.items() if known[0] == "train"}
-    expected = vfi.build_windows({name: vfi.MOT17[name][1] for name in frames})
+    frames, windows = get_frames("mot17", "train")
+    assert set(frames) == {name for name, known in mot17.MOT17.items() if known[0] == "train"}
+    expected = vfi.build_windows({name: mot17.MOT17[name][1] for name in frames})
     assert windows[["sequence", "start", "middle"]].equals(expected)
     assert set(windows.camera) <= {"fixed", "moving"}
 
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "chosen"))
-    vfi.get_footage("mot17", ["MOT17-02"])
-    assert vfi.build_frames("mot17").sequence.tolist() == ["MOT17-02"]
+    get_footage("mot17", ["MOT17-02"])
+    assert build_frames("mot17").sequence.tolist() == ["MOT17-02"]
     with pytest.raises(FileNotFoundError, match="No test window"):
-        vfi.get_frames("mot17", "test")
+        get_frames("mot17", "test")

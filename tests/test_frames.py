@@ -3,16 +3,20 @@
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import vfi_utils as vfi
+from stages import mot17
+from stages.footage import choose_dataset, get_footage
+from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames
 
 
-def mot17_lengths(split, leave_out=vfi.LEFT_OUT):
-    return {name: known[1] for name, known in vfi.MOT17.items() if known[0] == split and name not in leave_out}
+def mot17_lengths(split, leave_out=LEFT_OUT):
+    return {name: known[1] for name, known in mot17.MOT17.items() if known[0] == split and name not in leave_out}
 
 
 def street_picture(width, height, seed=0):
@@ -109,14 +113,14 @@ def test_a_folder_of_sequences_becomes_frames_and_windows(tmp_path, own_work, ca
     for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-04-SDP"):
         write_sequence(footage / "train" / name, frames=4 if "04" in name else 12)
     write_sequence(footage / "test" / "plaza", frames=11)
-    assert vfi.get_footage(str(footage)) == footage
-    table = vfi.build_frames(str(footage)).set_index("sequence")
+    assert get_footage(str(footage)) == footage
+    table = build_frames(str(footage)).set_index("sequence")
     assert table.windows.to_dict() == {"MOT17-02": 2, "MOT17-04": 0, "plaza": 2}
     assert table.camera["MOT17-02"] == "fixed"
     printed = capsys.readouterr().out
     assert "MOT17-04: shorter than a window" in printed and "4 of 1050 frames" in printed
 
-    frames, windows = vfi.get_frames(str(footage), "train")
+    frames, windows = get_frames(str(footage), "train")
     assert list(frames) == ["MOT17-02"] and frames["MOT17-02"].shape == (12, 90, 160, 3)
     assert windows.middle.tolist() == [3, 7]
     neighbours, targets = vfi.take_windows(frames, windows)
@@ -124,10 +128,10 @@ def test_a_folder_of_sequences_becomes_frames_and_windows(tmp_path, own_work, ca
     assert np.array_equal(neighbours[1], frames["MOT17-02"][[4, 5, 6, 8, 9, 10]])
 
     built = {path: path.stat().st_mtime_ns for path in own_work.glob("frames/mini/*/*.npy")}
-    vfi.build_frames(str(footage))
+    build_frames(str(footage))
     assert built == {path: path.stat().st_mtime_ns for path in built}
     (footage / "test" / "plaza" / "img1" / "000011.jpg").unlink()
-    vfi.build_frames(str(footage))
+    build_frames(str(footage))
     changed = [path.name for path in built if path.stat().st_mtime_ns != built[path]]
     assert changed == ["plaza.npy"]
 
@@ -141,19 +145,19 @@ def test_no_window_crosses_a_missing_number_or_a_cut(tmp_path, own_work, capsys)
         (footage / "train" / "cut" / "img1").mkdir(parents=True, exist_ok=True)
         view = wall.crop((number, 0, number + 320, 180))
         view.save(footage / "train" / "cut" / "img1" / f"{number:06d}.jpg", quality=95)
-    vfi.build_frames(str(footage))
-    windows = vfi.get_frames(str(footage), "train")[1]
+    build_frames(str(footage))
+    windows = get_frames(str(footage), "train")[1]
     assert windows[windows.sequence == "gap"].start.tolist() == [0, 12]
     assert windows[windows.sequence == "cut"].start.tolist() == [0, 4, 8, 12, 20, 24, 28, 32]
-    told = capsys.readouterr().out
-    assert "train/gap: frames are missing before 000012.jpg" in told and "train/cut: cuts at frames [20]" in told
+    printed = capsys.readouterr().out
+    assert "train/gap: frames are missing before 000012.jpg" in printed and "train/cut: cuts at frames [20]" in printed
 
 
 def test_two_folders_of_one_name_are_told_apart(tmp_path, own_work):
     for place, seed in [("here", 0), ("there", 90)]:
         write_sequence(tmp_path / place / "clips" / "test" / "a", frames=8, seed=seed)
-    first = vfi.get_frames(str(tmp_path / "here" / "clips"), "test")[0]["a"].copy()
-    second = vfi.get_frames(str(tmp_path / "there" / "clips"), "test")[0]["a"]
+    first = get_frames(str(tmp_path / "here" / "clips"), "test")[0]["a"].copy()
+    second = get_frames(str(tmp_path / "there" / "clips"), "test")[0]["a"]
     assert not np.array_equal(first, second)
 
 
@@ -161,18 +165,18 @@ def test_only_the_chosen_sequences_of_mot17_are_used(tmp_path, own_work, monkeyp
     footage = tmp_path / "mot17"
     for name in ("MOT17-02", "MOT17-04"):
         write_sequence(footage / "train" / name, frames=8)
-    vfi.write_whole(footage / "chosen.json", '["MOT17-02"]')
-    assert vfi.build_frames("mot17", footage).sequence.tolist() == ["MOT17-02"]
+    vfi.write_atomic(footage / "chosen.json", '["MOT17-02"]')
+    assert build_frames("mot17", footage).sequence.tolist() == ["MOT17-02"]
 
 
 def test_left_out_sequences_give_no_windows(tmp_path, own_work):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "MOT17-14", frames=8)
     write_sequence(footage / "test" / "MOT17-01", frames=8)
-    assert vfi.build_frames(str(footage)).set_index("sequence").windows.to_dict() == {"MOT17-01": 1, "MOT17-14": 0}
-    assert vfi.build_frames(str(footage), leave_out=()).windows.tolist() == [1, 1]
+    assert build_frames(str(footage)).set_index("sequence").windows.to_dict() == {"MOT17-01": 1, "MOT17-14": 0}
+    assert build_frames(str(footage), leave_out=()).windows.tolist() == [1, 1]
     with pytest.raises(FileNotFoundError, match="No train window"):
-        vfi.get_frames(str(footage), "train")
+        get_frames(str(footage), "train")
 
 
 def test_half_written_frames_are_not_trusted(tmp_path, own_work, monkeypatch):
@@ -188,30 +192,30 @@ def test_half_written_frames_are_not_trusted(tmp_path, own_work, monkeypatch):
 
     monkeypatch.setattr(vfi, "load_frames", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        vfi.build_frames(str(footage))
+        build_frames(str(footage))
     assert not list(own_work.glob("frames/mini/windows.csv"))
     done = own_work / "frames" / "mini" / "test" / "a.npy"
     first = done.stat().st_mtime_ns
     monkeypatch.setattr(vfi, "load_frames", load)
-    vfi.build_frames(str(footage))
+    build_frames(str(footage))
     assert done.stat().st_mtime_ns == first, "what was whole is kept"
-    assert set(vfi.get_frames(str(footage), "test")[0]) == {"a", "b"}
+    assert set(get_frames(str(footage), "test")[0]) == {"a", "b"}
 
 
 def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "a", frames=8)
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
-    vfi.build_frames(str(footage))
-    vfi.pack_frames(str(footage))
-    before = vfi.get_frames(str(footage), "test")[0]["a"].copy()
+    build_frames(str(footage))
+    pack_frames(str(footage))
+    before = get_frames(str(footage), "test")[0]["a"].copy()
     shutil.rmtree(own_work / "frames" / "mini")
     monkeypatch.setenv("VFI_DRIVE", "")
-    assert not vfi.fetch_frames(str(footage)), "a zip that was packed to be shared does not bring deleted frames back"
+    assert not fetch_frames(str(footage)), "a zip that was packed to be shared does not bring deleted frames back"
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
-    monkeypatch.setattr(vfi, "build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
-    assert np.array_equal(vfi.get_frames(str(footage), "test")[0]["a"], before)
+    monkeypatch.setattr("stages.frames.build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
+    assert np.array_equal(get_frames(str(footage), "test")[0]["a"], before)
 
 
 def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
@@ -219,21 +223,21 @@ def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
 
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "a", frames=8)
-    vfi.build_frames(str(footage))
-    packed = vfi.pack_frames(str(footage)).read_bytes()
+    build_frames(str(footage))
+    packed = pack_frames(str(footage)).read_bytes()
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
 
     def download(id, output, resume):
         assert id == "the-id"
-        vfi.Path(output).write_bytes(content)
+        Path(output).write_bytes(content)
 
     monkeypatch.setattr(gdown, "download", download)
     content = b"<html>Too many users have viewed this file</html>"
     with pytest.raises(ValueError, match="not a zip of frames"):
-        vfi.fetch_frames(str(footage), "the-id")
+        fetch_frames(str(footage), "the-id")
     content = packed
-    assert vfi.fetch_frames(str(footage), "the-id"), "what was no zip is fetched again"
-    assert len(vfi.get_frames(str(footage), "test")[1]) == 1
+    assert fetch_frames(str(footage), "the-id"), "what was no zip is fetched again"
+    assert len(get_frames(str(footage), "test")[1]) == 1
 
 
 def test_mounting_drive(tmp_path, own_work, monkeypatch):
@@ -247,7 +251,7 @@ def test_mounting_drive(tmp_path, own_work, monkeypatch):
     monkeypatch.setenv("VFI_DRIVE", "")
     vfi.use_drive(str(tmp_path / "drive" / "series"))
     assert mounted == ["/content/drive"]
-    vfi.write_whole(own_work / "runs" / "a" / "history.csv", "epoch\n1\n")
+    vfi.write_atomic(own_work / "runs" / "a" / "history.csv", "epoch\n1\n")
     vfi.to_drive(own_work / "runs" / "a")
     assert (tmp_path / "drive" / "series" / "runs" / "a" / "history.csv").read_text() == "epoch\n1\n"
     (own_work / "runs" / "a" / "history.csv").unlink()
@@ -258,22 +262,23 @@ def test_mounting_drive(tmp_path, own_work, monkeypatch):
 def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys):
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "a file, not a folder"))
     (tmp_path / "a file, not a folder").write_text("")
-    vfi.write_whole(own_work / "runs" / "a" / "history.csv", "epoch\n")
+    vfi.write_atomic(own_work / "runs" / "a" / "history.csv", "epoch\n")
     vfi.to_drive(own_work / "runs" / "a")
     assert "Drive does not answer" in capsys.readouterr().out
 
 
 def test_unknown_dataset_is_refused(own_work):
     with pytest.raises(FileNotFoundError, match="neither 'mot17' nor 'sample'"):
-        vfi.choose_dataset("mot18")
+        choose_dataset("mot18")
 
 
 def test_default_dataset(own_work, monkeypatch):
-    assert vfi.choose_dataset() == "sample"
+    assert choose_dataset() == "sample"
     monkeypatch.setattr(vfi, "on_colab", lambda: True)
-    assert vfi.choose_dataset() == "mot17"
+    assert choose_dataset() == "sample", "on Colab, too"
+    assert choose_dataset("mot17") == "mot17"
     monkeypatch.setenv("VFI_DATASET", "sample")
-    assert vfi.choose_dataset("mot17") == "sample"
+    assert choose_dataset("mot17") == "sample"
 
 
 def test_too_little_disk_is_said_first(tmp_path):

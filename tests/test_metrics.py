@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import vfi_utils as vfi
+from stages.evaluation import evaluate, ssim, summarize
 
 
 def flat(*values, height=16, width=20):
@@ -24,11 +25,11 @@ def test_psnr_is_per_frame_not_per_batch():
 
 
 def test_psnr_over_some_pixels():
-    drawn, where = flat(100), np.zeros((1, 16, 20), bool)
-    drawn[0, 3, 4] = 110
+    predicted, where = flat(100), np.zeros((1, 16, 20), bool)
+    predicted[0, 3, 4] = 110
     where[0, 3, 4] = where[0, 3, 5] = True
-    assert np.allclose(vfi.psnr(drawn, flat(100), where), 10 * np.log10(255**2 / 50))
-    assert np.isnan(vfi.psnr(drawn, flat(100), np.zeros_like(where)))[0]
+    assert np.allclose(vfi.psnr(predicted, flat(100), where), 10 * np.log10(255**2 / 50))
+    assert np.isnan(vfi.psnr(predicted, flat(100), np.zeros_like(where)))[0]
 
 
 @pytest.mark.parametrize("bad", [flat(1).astype(np.float32), flat(1)[0], flat(1, 1)])
@@ -41,11 +42,11 @@ def test_ssim():
     random = np.random.default_rng(0)
     picture = random.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     other = random.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    assert np.allclose(vfi.ssim(picture, picture), 1)
-    assert vfi.ssim(picture, other)[0] < 0.2
+    assert np.allclose(ssim(picture, picture), 1)
+    assert ssim(picture, other)[0] < 0.2
     first, second = 100.0, 120.0  # flat pictures: only the comparison of means is left
     by_hand = (2 * first * second + (0.01 * 255) ** 2) / (first**2 + second**2 + (0.01 * 255) ** 2)
-    assert np.allclose(vfi.ssim(flat(100), flat(120)), by_hand, atol=5e-4)
+    assert np.allclose(ssim(flat(100), flat(120)), by_hand, atol=5e-4)
 
 
 def moving_square(count=15, speed=2):
@@ -66,14 +67,14 @@ def table():
         before, after = neighbours[:, 2], neighbours[:, 3]
         return np.where(before == after, before, 50).astype(np.uint8)
 
-    return frames, windows, vfi.evaluate({"oracle": oracle}, frames, windows)
+    return frames, windows, evaluate({"oracle": oracle}, frames, windows)
 
 
 def test_evaluate_gives_a_row_for_each_model_and_window(table):
     _, windows, scores = table
     assert len(scores) == 3 * len(windows) == 15
     assert scores.model.unique().tolist() == ["average", "nearest", "oracle"]
-    measures = ["motion", "mse", "psnr", "ssim", "psnr_moving", "tint", "beats_average"]
+    measures = ["motion", "mse", "psnr", "ssim", "psnr_moving", "colour_error", "beats_average"]
     assert scores.columns.tolist() == ["model", "sequence", "camera", "middle", *measures]
 
 
@@ -89,11 +90,11 @@ def test_evaluate_by_hand(table):
     assert (still.psnr == 100).all() and still.psnr_moving.isna().all() and not still.beats_average.any()
 
 
-def test_tint_is_the_shift_of_the_mean_colour():
+def test_colour_error_is_the_shift_of_the_mean_colour():
     frames = {"a": flat(*[100] * 7)}
     windows = vfi.build_windows({"a": 7})
     reddish = lambda neighbours: neighbours[:, 2] + np.array([6, 0, 0], np.uint8)  # noqa: E731
-    scores = vfi.evaluate({"reddish": reddish}, frames, windows).set_index("model").tint
+    scores = evaluate({"reddish": reddish}, frames, windows).set_index("model").colour_error
     assert scores["reddish"] == 2 and scores["average"] == 0
 
 
@@ -107,7 +108,7 @@ def test_a_model_that_is_worse_does_not_beat_the_average(table):
 
 def test_summary_keeps_sequences_and_cameras_apart(table):
     _, _, scores = table
-    summary = vfi.summarize(scores).set_index(["footage", "model"])
+    summary = summarize(scores).set_index(["footage", "model"])
     assert set(summary.index.levels[0]) == {"still", "square", "fixed cameras", "moving cameras", "all windows"}
     assert summary.windows["all windows", "average"] == 5 and summary.windows["square", "average"] == 3
     expected = scores[scores.model == "average"].psnr.mean()
@@ -125,9 +126,9 @@ def test_the_order_of_rows_is_the_order_of_windows(table):
 def test_evaluate_names_what_is_missing(table):
     frames, windows, _ = table
     with pytest.raises(ValueError, match="square"):
-        vfi.evaluate({}, {"still": frames["still"]}, windows)
+        evaluate({}, {"still": frames["still"]}, windows)
     with pytest.raises(ValueError, match="needs windows"):
-        vfi.evaluate({}, frames, windows.iloc[:0])
+        evaluate({}, frames, windows.iloc[:0])
 
 
 def test_spread_windows():

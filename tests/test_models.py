@@ -9,6 +9,7 @@ import pytest
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, definitions
+from stages.models import load_model, load_untrained, predict_middle
 
 RANDOM = np.random.default_rng(0)
 
@@ -29,14 +30,14 @@ def test_the_article_form(dncnn):
     convolutions = [layer for layer in model.layers if layer.__class__.__name__ == "Conv2D"]
     assert [layer.use_bias for layer in convolutions] == [True] + 13 * [False] + [True]
     assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
-    drawn = model.predict_on_batch(np.zeros((1, 21, 34, 18), np.uint8))
-    assert drawn.shape == (1, 21, 34, 3) and drawn.dtype == np.float32
+    predicted = model.predict_on_batch(np.zeros((1, 21, 34, 18), np.uint8))
+    assert predicted.shape == (1, 21, 34, 3) and predicted.dtype == np.float32
 
 
 def test_residual_starts_at_the_average(dncnn):
     neighbours = windows_of()
-    drawn = vfi.predict_middle(dncnn(residual=True, depth=4, width=8), neighbours)
-    assert np.abs(drawn.astype(int) - vfi.average(neighbours)).max() <= 1  # .5 is rounded to even by one of the two
+    predicted = predict_middle(dncnn(residual=True, depth=4, width=8), neighbours)
+    assert np.abs(predicted.astype(int) - vfi.average(neighbours)).max() <= 1  # .5 is rounded to even by one of the two
 
 
 def test_same_seed_same_weights(dncnn):
@@ -53,8 +54,8 @@ def test_receptive_field(dncnn):
     for distance, changes in [(4, True), (5, False)]:
         other = base.copy()
         other[:, :, 10, 10 + distance] ^= 128
-        drawn = [model.predict_on_batch(vfi.innermost(w, 6))[0, 10, 10] for w in (base, other)]
-        assert (np.abs(drawn[0] - drawn[1]).max() > 0) == changes
+        predicted = [model.predict_on_batch(vfi.innermost(w, 6))[0, 10, 10] for w in (base, other)]
+        assert (np.abs(predicted[0] - predicted[1]).max() > 0) == changes
 
 
 def test_frames_go_in_in_time_order_without_the_middle():
@@ -68,27 +69,27 @@ def test_frames_go_in_in_time_order_without_the_middle():
 
 def test_a_model_of_fewer_frames_takes_its_innermost(dncnn):
     model, neighbours = dncnn(frames=2, depth=3, width=8), windows_of()
-    drawn = vfi.predict_middle(model, neighbours)
-    assert drawn.shape == (2, 21, 34, 3) and drawn.dtype == np.uint8
-    assert np.array_equal(drawn, vfi.predict_middle(model, neighbours[:, 2:4]))
-    assert not np.array_equal(drawn, vfi.predict_middle(model, neighbours[:, 3:5]))
+    predicted = predict_middle(model, neighbours)
+    assert predicted.shape == (2, 21, 34, 3) and predicted.dtype == np.uint8
+    assert np.array_equal(predicted, predict_middle(model, neighbours[:, 2:4]))
+    assert not np.array_equal(predicted, predict_middle(model, neighbours[:, 3:5]))
 
 
 def test_batches_do_not_change_what_is_drawn(dncnn):
     model, neighbours = dncnn(depth=3, width=8), windows_of(5)
-    one_by_one = vfi.predict_middle(model, neighbours, batch_size=1)
-    difference = vfi.predict_middle(model, neighbours, batch_size=3).astype(int) - one_by_one
+    one_by_one = predict_middle(model, neighbours, batch_size=1)
+    difference = predict_middle(model, neighbours, batch_size=3).astype(int) - one_by_one
     assert np.abs(difference).max() <= 1
 
 
 def test_bad_neighbours_are_refused(dncnn):
     model = dncnn(depth=3, width=8)
     with pytest.raises(ValueError, match="takes 6 frames"):
-        vfi.predict_middle(model, windows_of(neighbours=4))
+        predict_middle(model, windows_of(neighbours=4))
     with pytest.raises(ValueError, match="must be uint8"):
-        vfi.predict_middle(model, windows_of() / 255)
+        predict_middle(model, windows_of() / 255)
     with pytest.raises(ValueError, match="must be uint8"):
-        vfi.predict_middle(model, windows_of()[0])
+        predict_middle(model, windows_of()[0])
 
 
 def test_predictions_are_rounded_and_clipped(dncnn):
@@ -99,45 +100,45 @@ def test_predictions_are_rounded_and_clipped(dncnn):
     for value, expected in [(1.7, 255), (-0.3, 0), (100.6 / 255, 101)]:
         constant = keras.initializers.Constant(value)
         layer = keras.layers.Conv2D(3, 1, kernel_initializer="zeros", bias_initializer=constant)
-        drawn = vfi.predict_middle(keras.Model(neighbours, layer(scaled)), windows_of())
-        assert np.unique(drawn).tolist() == [expected]
+        predicted = predict_middle(keras.Model(neighbours, layer(scaled)), windows_of())
+        assert np.unique(predicted).tolist() == [expected]
 
 
 def test_models_are_found_in_order(dncnn, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(vfi, "ASSETS", tmp_path / "assets")
     with pytest.raises(FileNotFoundError, match="Run notebook 04"):
-        vfi.load_model("small")
+        load_model("small")
     with pytest.raises(FileNotFoundError, match="Run notebook 03"):
-        vfi.load_untrained("small")
+        load_untrained("small")
     shipped = dncnn(depth=3, width=4, name="small")
     shipped.set_weights([weight + 1 for weight in shipped.get_weights()])
     (tmp_path / "assets" / "models").mkdir(parents=True)
     shipped.save(tmp_path / "assets" / "models" / "small.keras")
-    assert np.array_equal(vfi.load_model("small").get_weights()[0], shipped.get_weights()[0])
+    assert np.array_equal(load_model("small").get_weights()[0], shipped.get_weights()[0])
     fresh = dncnn(depth=3, width=4, name="small")
-    assert np.array_equal(vfi.load_untrained("small").get_weights()[0], fresh.get_weights()[0]), "trained weights kept"
+    assert np.array_equal(load_untrained("small").get_weights()[0], fresh.get_weights()[0]), "trained weights kept"
 
     mine = dncnn(depth=3, width=5, name="small")
     for folder in (vfi.work("models"), vfi.work("runs", "small")):
         folder.mkdir(parents=True)
     mine.save(vfi.work("models", "small.keras"))
     mine.save(vfi.work("runs", "small", "model.keras"))
-    assert vfi.load_untrained("small").count_params() == mine.count_params()
-    assert vfi.load_model("small").count_params() == mine.count_params()
-    assert vfi.load_model(tmp_path / "assets" / "models" / "small.keras").count_params() == shipped.count_params()
+    assert load_untrained("small").count_params() == mine.count_params()
+    assert load_model("small").count_params() == mine.count_params()
+    assert load_model(tmp_path / "assets" / "models" / "small.keras").count_params() == shipped.count_params()
     assert "small: work/runs/small/model.keras" in capsys.readouterr().out.replace(os.sep, "/")
 
 
 @pytest.mark.parametrize("path", sorted(vfi.ASSETS.glob("models/*.keras")), ids=lambda path: path.stem)
 def test_shipped_models_load_and_beat_showing_a_frame_again(path):
-    model = vfi.load_model(path.stem)
+    model = load_model(path.stem)
     side = np.linspace(0, 6 * np.pi, 64)
     picture = lambda time: np.uint8(127 + 60 * np.sin(side[:, None] + 0.1 * time) * np.cos(side - 0.2 * time))  # noqa: E731
     window = np.stack([np.repeat(picture(time)[..., None], 3, axis=-1) for time in range(-3, 4)])[None]
     neighbours, targets = vfi.split_middle(window)
-    drawn = vfi.predict_middle(model, neighbours)
-    assert vfi.psnr(drawn, targets)[0] > vfi.psnr(vfi.nearest(neighbours), targets)[0]
+    predicted = predict_middle(model, neighbours)
+    assert vfi.psnr(predicted, targets)[0] > vfi.psnr(vfi.nearest(neighbours), targets)[0]
     assert path.stat().st_size < 10e6 and path.with_suffix(".csv").exists() and path.with_suffix(".md").exists()
 
 
@@ -152,15 +153,15 @@ KNOWN = {  # what each drew from one window of noise when it was made: the frame
 @pytest.mark.parametrize("name", KNOWN)
 def test_shipped_models_draw_what_they_drew(name):
     window = np.random.default_rng(0).integers(0, 256, (1, 6, 45, 80, 3), dtype=np.uint8)
-    drawn = vfi.predict_middle(vfi.load_model(vfi.ASSETS / "models" / f"{name}.keras"), window)[0]
+    predicted = predict_middle(load_model(vfi.ASSETS / "models" / f"{name}.keras"), window)[0]
     colour, pixel = KNOWN[name]
-    assert np.abs(drawn.mean(axis=(0, 1)) - colour).max() < 0.02
-    assert np.abs(drawn[20, 40].astype(int) - pixel).max() <= 1
+    assert np.abs(predicted.mean(axis=(0, 1)) - colour).max() < 0.02
+    assert np.abs(predicted[20, 40].astype(int) - pixel).max() <= 1
 
 
 def test_importing_the_module_is_cheap():
     """Notebook 01 starts in a second because nothing heavy is imported at module level."""
-    heavy = ("tensorflow", "keras", "jax", "matplotlib", "imageio", "gdown", "fsspec")
+    heavy = ("tensorflow", "keras", "jax", "matplotlib", "imageio", "gdown", "fsspec", "stages")
     code = f"import sys, vfi_utils; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=vfi.ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
@@ -169,9 +170,9 @@ def test_importing_the_module_is_cheap():
 UNDER_JAX = """
 import numpy as np, keras
 sys.path.insert(0, sys.argv[1])
-import vfi_utils as vfi
+from stages.models import load_model
 assert keras.backend.backend() == "jax"
-np.save(sys.argv[4], vfi.load_model(sys.argv[2]).predict_on_batch(np.load(sys.argv[3])))
+np.save(sys.argv[4], load_model(sys.argv[2]).predict_on_batch(np.load(sys.argv[3])))
 """
 
 

@@ -12,9 +12,11 @@ from PIL import Image
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
+from stages import layers as moving
+from stages import training
+from stages.models import load_model, move_pixels, moves_pixels, predict_middle
 
 RANDOM = np.random.default_rng(0)
-moving, training = vfi.load_module("motion"), vfi.load_module("training")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_warp_by_hand():
         assert np.abs(warped - wanted)[inside].max() < 1e-4
 
 
-class Given(layers.Layer):
+class Trainable(layers.Layer):
     """Holds an array as a trainable weight, so that training moves it along its gradient."""
 
     def __init__(self, start, **arguments):
@@ -95,13 +97,15 @@ class Given(layers.Layer):
 
 def gradient(function, start, shape):
     """The gradient of sum(function(start) * weights) by `start`, taken by one step of gradient descent."""
-    given = Given(start)
+    trainable = Trainable(start)
     source = keras.Input(batch_shape=(start.shape[0], 1, 1, 1))
-    model = keras.Model(source, function(given(source)))
+    model = keras.Model(source, function(trainable(source)))
     weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    model.compile(keras.optimizers.SGD(1.0), lambda truth, drawn: ops.sum(drawn * weights), jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(1.0), lambda target, prediction: ops.sum(prediction * weights), jit_compile=False
+    )
     model.train_on_batch(np.zeros((start.shape[0], 1, 1, 1), np.float32), np.zeros(shape, np.float32))
-    return start - ops.convert_to_numpy(given.value), weights
+    return start - ops.convert_to_numpy(trainable.value), weights
 
 
 @pytest.mark.parametrize("kernel", ["linear", "cubic"])
@@ -113,15 +117,15 @@ def test_gradients_of_the_warp_are_those_of_finite_differences(kernel, by):
     layer = moving.Warp(kernel=kernel)
     start = flow if by == "flow" else images
 
-    def draw(x):
+    def warped(x):
         return layer(images, x) if by == "flow" else layer(x, flow)
 
-    slope, weights = gradient(draw, start, images.shape)
+    found, weights = gradient(warped, start, images.shape)
     for place in [(0, 0, 0, 0), (0, 3, 3, 1), (0, 5, 6, 0), (0, 2, 4, 1), (0, 4, 1, 0)]:
         nudge = np.zeros_like(start)
         nudge[place] = 1e-2
-        up, down = (float((ops.convert_to_numpy(draw(start + sign * nudge)) * weights).sum()) for sign in (1, -1))
-        assert slope[place] == pytest.approx((up - down) / 2e-2, abs=2e-3)
+        up, down = (float((ops.convert_to_numpy(warped(start + sign * nudge)) * weights).sum()) for sign in (1, -1))
+        assert found[place] == pytest.approx((up - down) / 2e-2, abs=2e-3)
 
 
 def test_lucas_kanade_finds_a_small_step_and_its_direction():
@@ -158,8 +162,8 @@ def test_frames_to_batch_and_padding_are_undone():
 @pytest.mark.parametrize("height, width", [(45, 80), (37, 53), (3, 5), (9, 121)])
 def test_any_size_goes_in_and_comes_out(motion, height, width):
     inputs = RANDOM.integers(0, 256, (1, height, width, 18), dtype=np.uint8)
-    drawn = motion().predict_on_batch(inputs)
-    assert drawn.shape == (1, height, width, 3) and drawn.dtype == np.float32
+    predicted = motion().predict_on_batch(inputs)
+    assert predicted.shape == (1, height, width, 3) and predicted.dtype == np.float32
 
 
 def test_one_model_takes_frames_of_several_sizes(motion):
@@ -169,27 +173,27 @@ def test_one_model_takes_frames_of_several_sizes(motion):
         assert model.predict_on_batch(inputs).shape == (1, height, width, 3)
 
 
-def test_double_is_bilinear():
+def test_upsampling_is_bilinear():
     images = RANDOM.random((2, 5, 7, 3), dtype=np.float32)
     wanted = layers.UpSampling2D(2, interpolation="bilinear")(images)
-    assert np.abs(ops.convert_to_numpy(moving.Double()(images) - wanted)).max() < 1e-6
+    assert np.abs(ops.convert_to_numpy(moving.Upsample()(images) - wanted)).max() < 1e-6
 
 
 def test_same_pictures_give_the_same_picture(motion):
     still = np.repeat(np.rint(255 * smooth_image()).astype(np.uint8)[:, None], 6, axis=1)
-    assert np.abs(vfi.predict_middle(motion(), still).astype(int) - still[:, 0]).max() <= 1
+    assert np.abs(predict_middle(motion(), still).astype(int) - still[:, 0]).max() <= 1
 
 
 def test_untrained_it_already_follows_motion(motion):
     neighbours, truth = vfi.split_middle(passing_street())
-    drawn = vfi.predict_middle(motion(), neighbours)
-    assert vfi.psnr(truth, drawn)[0] > vfi.psnr(truth, vfi.average(neighbours))[0] + 5
+    predicted = predict_middle(motion(), neighbours)
+    assert vfi.psnr(truth, predicted)[0] > vfi.psnr(truth, vfi.average(neighbours))[0] + 5
 
 
 def test_a_saved_model_draws_the_same_and_fresh_weights_repeat(motion, tmp_path):
     model, inputs = motion(), RANDOM.integers(0, 256, (1, 24, 32, 18), dtype=np.uint8)
     model.save(tmp_path / "motion.keras")
-    loaded = vfi.load_model(tmp_path / "motion.keras")
+    loaded = load_model(tmp_path / "motion.keras")
     assert np.abs(loaded.predict_on_batch(inputs) - model.predict_on_batch(inputs)).max() < 1e-6
     again = motion()
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights(), strict=True))
@@ -222,11 +226,12 @@ def some_motion(motion):
 UNDER_JAX = """
 import numpy as np, keras
 sys.path.insert(0, sys.argv[1])
-import vfi_utils as vfi
+from stages import training
+from stages.models import load_model
 assert keras.backend.backend() == "jax"
-model = vfi.load_model(sys.argv[2])
+model = load_model(sys.argv[2])
 np.save(sys.argv[4], model.predict_on_batch(np.load(sys.argv[3])))
-vfi.load_module("training").compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
 target = np.zeros((*np.load(sys.argv[3]).shape[:3], 3), np.float32)
 print("loss", model.train_on_batch(np.load(sys.argv[3]), target)[0])
 """
@@ -250,20 +255,20 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
 
 def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
     model, neighbours = some_motion(motion)
-    assert moving.moves_pixels(model) and not moving.moves_pixels(vfi.load_model("dncnn"))
+    assert moves_pixels(model) and not moves_pixels(load_model("dncnn"))
     whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
-    same = moving.move_pixels(model, neighbours, side=112)
+    same = move_pixels(model, neighbours, side=112)
     assert same.shape == whole.shape
     assert np.abs(same - whole).max() < 1e-4, "nothing is shrunk, nothing changes"
-    shrunk = moving.move_pixels(model, neighbours, side=56)
+    shrunk = move_pixels(model, neighbours, side=56)
     for tile in (40, 16):
-        assert np.abs(moving.move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
+        assert np.abs(move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
 
 
 def test_large_motion_is_followed_on_a_shrunken_copy(motion):
     neighbours, truth = vfi.split_middle(passing_street(x=240, y=-150, height=240, width=400))
     whole = vfi.to_uint8(motion().predict_on_batch(vfi.innermost(neighbours, 6)))
-    shrunk = vfi.to_uint8(moving.move_pixels(motion(), neighbours, side=80))
+    shrunk = vfi.to_uint8(move_pixels(motion(), neighbours, side=80))
     assert vfi.psnr(truth, shrunk)[0] > vfi.psnr(truth, whole)[0] + 3
 
 
@@ -275,9 +280,9 @@ def test_windows_of_every_second_frame():
     assert neighbours[0, :, 0, 0, 0].tolist() == [0, 2, 4, 8, 10, 12] and targets[0, 0, 0, 0] == 6
 
 
-def test_held_ends_repeat_the_nearest_frame_that_is_left():
+def test_padded_ends_repeat_the_nearest_frame_that_is_left():
     frames = {"a": np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)}
-    batches = training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, hold=1.0)
+    batches = training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, temporal_padding=1.0)
     seen = {tuple(stack[0, 0, ::3].tolist()) for stack in next(batches)[0]}
     sides = {2: (2, 2, 2), 1: (1, 1, 2), 0: (0, 1, 2)}, {4: (4, 4, 4), 5: (4, 5, 5), 6: (4, 5, 6)}
     possible = {a + b for a in sides[0].values() for b in sides[1].values()}

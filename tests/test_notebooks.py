@@ -20,6 +20,7 @@ import pytest
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
 from run_notebooks import run_notebook
+from stages import sample_street as street
 from stamp_badges import stamp
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -39,7 +40,7 @@ def sources(nb, kind: str) -> list[str]:
 
 def bootstrap(path: Path) -> str:
     """Return the source of a notebook's bootstrap cell."""
-    return next(source for source in sources(read(path), "code") if source.startswith("# Setup"))
+    return next(source for source in sources(read(path), "code") if source.startswith("# @title Setup"))
 
 
 def badge(path: Path, repository: str) -> str:
@@ -72,7 +73,7 @@ def test_opening(path):
 
 @every_notebook
 def test_bootstrap_cell_is_the_same_everywhere(path):
-    assert sum(source.startswith("# Setup") for source in sources(read(path), "code")) == 1
+    assert sum(source.startswith("# @title Setup") for source in sources(read(path), "code")) == 1
     assert bootstrap(path) == bootstrap(NOTEBOOKS[0])
 
 
@@ -230,25 +231,43 @@ def test_versions_agree():
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """Return a repository to clone that holds a module of the current version and nothing else."""
-    if not NOTEBOOKS or not shutil.which("git"):
-        pytest.skip("needs a notebook and git")
+    """A repository to clone that holds the helper, the package's first file, and nothing else."""
+    if not shutil.which("git"):
+        pytest.skip("needs git")
     folder = tmp_path / "source"
-    folder.mkdir()
+    (folder / "stages").mkdir(parents=True)
+    shutil.copy(ROOT / "stages" / "__init__.py", folder / "stages")
     return release(folder, vfi.VERSION)
 
 
 def release(folder: Path, version: str) -> Path:
-    (folder / "vfi_utils.py").write_text(f'VERSION = "{version}"\n' + "# a line more per version\n" * int(version[0]))
+    """The repository, with a commit more, in which the helper is of this version."""
+    helper = (ROOT / "vfi_utils.py").read_text()
+    (folder / "vfi_utils.py").write_text(helper.replace(f'VERSION = "{vfi.VERSION}"', f'VERSION = "{version}"'))
     return commit_all(folder)
 
 
 def setup(cwd: Path, source: Path | str) -> subprocess.CompletedProcess:
-    """Execute the bootstrap cell in `cwd`, then print the module's version and folder."""
-    cell = bootstrap(NOTEBOOKS[0]) + "\nprint(vfi.VERSION, Path(vfi.__file__).parent)\n"
+    """The Setup cell, executed in `cwd`; then it prints the module's version and folder."""
+    cell = bootstrap(NOTEBOOKS[0]) + "\nprint(vfi.VERSION, vfi.ROOT)\n"
     cwd.mkdir(parents=True, exist_ok=True)
     env = clean_environment(VFI_REPOSITORY=str(source), PYTHONDONTWRITEBYTECODE="1")
     return subprocess.run([sys.executable, "-c", cell], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_setup_is_short_and_names_this_version():
+    lines = [line for line in bootstrap(NOTEBOOKS[0]).splitlines() if line]
+    assert lines[0] == "# @title Setup" and len(lines) <= 12
+    assert lines[-1] == f'vfi.require_version("{vfi.VERSION}")'
+    assert f'"-b v{vfi.VERSION}"' in "\n".join(lines)
+
+
+def test_setup_hushes_tensorflow_before_keras_is_imported(tmp_path, source):
+    cell = bootstrap(NOTEBOOKS[0]) + '\nassert "keras" not in sys.modules; print(os.environ["TF_CPP_MIN_LOG_LEVEL"])\n'
+    env = clean_environment(VFI_REPOSITORY=str(source))
+    env.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run([sys.executable, "-c", cell], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == "2\n", done.stderr
 
 
 def test_setup_clones_once(tmp_path, source):
@@ -258,42 +277,30 @@ def test_setup_clones_once(tmp_path, source):
     assert setup(tmp_path / "here", source).stdout == first.stdout
 
 
+def test_setup_clones_its_own_version_where_that_is_tagged(tmp_path, source):
+    git("tag", f"v{vfi.VERSION}", cwd=source)
+    release(source, "99.0")
+    done = setup(tmp_path / "here", source)
+    assert done.stdout.split() == [vfi.VERSION, str(tmp_path / "here" / "vfi-dncnn")], done.stderr
+
+
 def test_setup_uses_the_repository_around_the_notebook(tmp_path):
-    if not NOTEBOOKS:
-        pytest.skip("no notebook")
     repository = copy_working_tree(tmp_path / "checkout")
     done = setup(repository / "notebooks", tmp_path / "nowhere")
     assert done.stdout.split() == [vfi.VERSION, str(repository)], done.stderr
 
 
-def test_setup_heals_what_an_interruption_left(tmp_path, source):
-    here = tmp_path / "here"
-    for leftover in ("vfi-dncnn.part", "vfi-dncnn"):
-        (here / leftover / ".git").mkdir(parents=True)
-        (here / leftover / ".git" / "index.lock").touch()
-    (here / "vfi-dncnn" / "precious.txt").touch()
-    done = setup(here, source)
-    assert done.stdout.split() == [vfi.VERSION, str(here / "vfi-dncnn")], done.stderr
-    assert not (here / "vfi-dncnn.part").exists()
-    assert [path.parent.parent for path in here.glob("*/precious.txt")] == [here], "kept aside, not deleted"
+def test_setup_keeps_what_stands_where_the_clone_would(tmp_path, source):
+    (tmp_path / "here" / "vfi-dncnn").mkdir(parents=True)
+    (tmp_path / "here" / "vfi-dncnn" / "precious.txt").touch()
+    assert "already exists and is not an empty directory" in setup(tmp_path / "here", source).stderr.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "here" / "vfi-dncnn").iterdir()] == ["precious.txt"]
 
 
-def test_setup_updates_an_old_clone_and_keeps_what_it_made(tmp_path, source):
-    here = tmp_path / "here"
-    here.mkdir()
+def test_setup_names_the_cure_for_an_older_clone(tmp_path, source):
     release(source, "0.9")
-    git("clone", "--quiet", "--depth=1", source.as_uri(), here / "vfi-dncnn", cwd=here)
-    (here / "vfi-dncnn" / "work").mkdir()
-    (here / "vfi-dncnn" / "work" / "model.keras").touch()
-    release(source, vfi.VERSION)
-    done = setup(here, source)
-    assert done.stdout.split() == [vfi.VERSION, str(here / "vfi-dncnn")], done.stderr
-    assert (here / "vfi-dncnn" / "work" / "model.keras").exists()
-
-
-def test_setup_says_what_to_do_about_an_old_version_it_cannot_update(tmp_path, source):
-    release(source, "0.9")
-    assert "RuntimeError: This notebook needs" in setup(tmp_path / "here", source).stderr
+    error = setup(tmp_path / "here", source).stderr.splitlines()[-1]
+    assert re.search(r"RuntimeError: This notebook needs .* has 0\.9: run `git pull` there", error)
     checkout = tmp_path / "checkout"
     git("clone", "--quiet", source.as_uri(), checkout, cwd=tmp_path)
     release(source, vfi.VERSION)
@@ -301,11 +308,24 @@ def test_setup_says_what_to_do_about_an_old_version_it_cannot_update(tmp_path, s
     assert '"0.9"' in (checkout / "vfi_utils.py").read_text(), "somebody's own checkout is theirs to update"
 
 
-def test_setup_without_network_names_the_address_and_leaves_nothing(tmp_path):
-    if not NOTEBOOKS or not shutil.which("git"):
-        pytest.skip("needs a notebook and git")
-    done = setup(tmp_path / "here", tmp_path / "nowhere")
-    assert re.search(rf"OSError: .*{tmp_path / 'nowhere'}.*[Cc]heck the network.*run this cell again", done.stderr)
+@pytest.mark.parametrize("version, older", [("1.10", "1.9"), ("2.0", "1.12")])
+def test_versions_are_compared_number_by_number(monkeypatch, version, older):
+    monkeypatch.setattr(vfi, "VERSION", version)
+    vfi.require_version(older)
+    vfi.require_version(version)
+    monkeypatch.setattr(vfi, "VERSION", older)
+    with pytest.raises(RuntimeError, match="git pull"):
+        vfi.require_version(version)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("nowhere", "missing"), ("OWNER/nowhere", "still OWNER"), ("http://127.0.0.1:9/a/b", "offline")],
+)
+def test_setup_that_cannot_clone_says_why_and_leaves_nothing(tmp_path, address, why):
+    address = address if "://" in address else str(tmp_path / address)
+    error = setup(tmp_path / "here", address).stderr.splitlines()[-1]
+    assert re.fullmatch(rf"OSError: Cannot clone {address} \({why}\): fatal: .+", error)
     assert not list((tmp_path / "here").iterdir())
 
 
@@ -318,7 +338,14 @@ def run_in_place(folder: Path, *code: str) -> subprocess.CompletedProcess:
     """Write a notebook of these code cells, run it in place, and return what the runner did."""
     cells = [nbformat.v4.new_code_cell(source) for source in code]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
-    command = [sys.executable, ROOT / "tests" / "run_notebooks.py", "--in-place", "--cwd", folder, folder / "a.ipynb"]
+    command = [
+        sys.executable,
+        ROOT / "tests" / "tools" / "run_notebooks.py",
+        "--in-place",
+        "--cwd",
+        folder,
+        folder / "a.ipynb",
+    ]
     env = clean_environment(VFI_WORK=str(folder / "work"))
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
 
@@ -401,7 +428,6 @@ def test_series_runs_on_a_folder_of_videos(tmp_path):
     """What README promises: `VFI_DATASET=~/my_clips make run`."""
     clips = tmp_path / "my_clips"
     clips.mkdir()
-    street = vfi.load_module("footage/sample_street")
     street.draw_sequence(tmp_path / "drawn", "street-03", 45)
     frames = vfi.load_frames(tmp_path / "drawn", size=(160, 90))
     imageio.v2.mimwrite(clips / "walk.mp4", list(frames), fps=29.97, macro_block_size=2)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import vfi_utils as vfi
-
-own_videos = vfi.load_module("footage/own_videos")
+from stages import own_videos, shots
+from stages.footage import list_sequences
 
 GIF, AVI, WEBM = {"duration": 40, "loop": 0}, {"codec": "mpeg4"}, {"codec": "libvpx-vp9", "pixelformat": "yuv444p"}
 
@@ -99,9 +99,9 @@ def test_every_frame_is_read_once_in_order_and_split_with_a_gap(source, folder, 
     assert sequences["train/clip"].shape[1:] == (57, 101, 3)
     train, test = (numbers(sequences[f"{split}/clip"], originals) for split in ("train", "test"))
     assert train == list(range(34)) and test == list(range(41, 50))  # 80% of the 43 frames that are not in the gap
-    told = info(folder, "test/clip")
-    assert (told["name"], told["imDir"], told["imExt"], told["seqLength"]) == ("clip", "img1", ".jpg", "9")
-    assert (told["imWidth"], told["imHeight"], float(told["frameRate"])) == ("101", "57", fps)
+    facts = info(folder, "test/clip")
+    assert (facts["name"], facts["imDir"], facts["imExt"], facts["seqLength"]) == ("clip", "img1", ".jpg", "9")
+    assert (facts["imWidth"], facts["imHeight"], float(facts["frameRate"])) == ("101", "57", fps)
     assert not list(folder.glob("clips/*/decoded"))
 
 
@@ -150,7 +150,7 @@ def test_sequences_of_images_without_a_split_are_imported_too(source, folder):
     for name in ("MOT17-02-FRCNN", "drawn"):
         assert numbers(found(folder)[f"train/{name}"], originals) == list(range(34))
         assert float(info(folder, f"test/{name}")["frameRate"]) == 14.5
-    assert list(vfi.list_sequences(folder)["frames"]) == [34, 34, 9, 9]
+    assert list(list_sequences(folder)["frames"]) == [34, 34, 9, 9]
 
 
 # Cuts and repeated frames
@@ -158,17 +158,17 @@ def test_sequences_of_images_without_a_split_are_imported_too(source, folder):
 
 def test_cuts_are_found_at_their_frames():
     frames = np.concatenate([scene(1, 20, speed=0), scene(2, 33, speed=3), scene(3, 8, speed=1), scene(4, 25, speed=6)])
-    assert own_videos.find_cuts(frames) == [20, 53, 61]
-    assert own_videos.find_cuts(frame for frame in frames) == [20, 53, 61]
-    assert own_videos.find_cuts(own_videos.frame_changes(frames)) == [20, 53, 61]
+    assert shots.find_cuts(frames) == [20, 53, 61]
+    assert shots.find_cuts(frame for frame in frames) == [20, 53, 61]
+    assert shots.find_cuts(shots.frame_changes(frames)) == [20, 53, 61]
 
 
 @pytest.mark.parametrize("speed", [5, 20, 48, 96])
 def test_a_fast_pan_is_no_cut(speed):
     still = scene(1, 10, speed=0)
     pan = scene(1, 20, speed=speed)
-    assert own_videos.find_cuts(pan) == []
-    assert own_videos.find_cuts(np.concatenate([still, pan[1:], pan[-1:].repeat(10, axis=0)])) == []
+    assert shots.find_cuts(pan) == []
+    assert shots.find_cuts(np.concatenate([still, pan[1:], pan[-1:].repeat(10, axis=0)])) == []
 
 
 def test_a_flash_and_a_passing_lorry_are_no_cuts():
@@ -176,50 +176,45 @@ def test_a_flash_and_a_passing_lorry_are_no_cuts():
     frames[12] = 255 - (255 - frames[12]) // 4
     for t in range(22, 30):
         frames[t, 10:, max(0, 15 * (t - 24)) : 15 * (t - 21)] = (200, 30, 30)
-    assert own_videos.find_cuts(frames) == []
+    assert shots.find_cuts(frames) == []
 
 
 def test_one_wild_step_among_others_is_no_cut_and_one_small_step_alone_no_repeat():
     shaken = np.array([(0, 0), (42, 90), (44, 90), (56, 90), (43, 90), (45, 90)], np.float32)
-    assert own_videos.find_cuts(shaken) == []
+    assert shots.find_cuts(shaken) == []
     shaken[3, 0] = 80
-    assert own_videos.find_cuts(shaken) == [3]
-    assert own_videos.find_duplicates(np.array([(0, 0), (1, 10)], np.float32)) == []
+    assert shots.find_cuts(shaken) == [3]
+    assert shots.find_duplicates(np.array([(0, 0), (1, 10)], np.float32)) == []
 
 
 def test_a_cut_is_found_where_every_frame_is_shown_twice():
     frames = np.concatenate([scene(1, 12, speed=4), scene(2, 12, speed=4)]).repeat(2, axis=0)
-    assert own_videos.find_cuts(frames) == [24]
-    assert own_videos.find_duplicates(frames) == list(range(1, 48, 2))
+    assert shots.find_cuts(frames) == [24]
+    assert shots.find_duplicates(frames) == list(range(1, 48, 2))
 
 
 @pytest.mark.parametrize("quality", [9, 4])
-@pytest.mark.parametrize("shown", [(1, 1, 1, 2), (2,), (3,), (1,)], ids=["24 in 30", "15 in 30", "10 in 30", "none"])
-def test_repeated_frames_are_counted_exactly_after_compression(tmp_path, shown, quality):
+@pytest.mark.parametrize("repeats", [(1, 1, 1, 2), (2,), (3,), (1,)], ids=["24 in 30", "15 in 30", "10 in 30", "none"])
+def test_repeated_frames_are_counted_exactly_after_compression(tmp_path, repeats, quality):
     frames, index = scene(1, 40, size=(160, 90), speed=3), []
-    for t, times in zip(range(40), itertools.cycle(shown), strict=False):
+    for t, times in zip(range(40), itertools.cycle(repeats), strict=False):
         index += [t] * times
     path = write(tmp_path / "film.mp4", frames[index], 30, quality=quality, pixelformat="yuv420p")
     clip = own_videos.read_clip(path)
     next(clip)
     wanted = [k for k in range(1, len(index)) if index[k] == index[k - 1]]
-    if shown == (3,):  # at the very ends of such a film there is no step to compare with on one side
-        assert set(own_videos.find_duplicates(clip)) ^ set(wanted) <= {1, 2, len(index) - 2, len(index) - 1}
+    if repeats == (3,):  # at the very ends of such a film there is no step to compare with on one side
+        assert set(shots.find_duplicates(clip)) ^ set(wanted) <= {1, 2, len(index) - 2, len(index) - 1}
     else:
-        assert own_videos.find_duplicates(clip) == wanted
+        assert shots.find_duplicates(clip) == wanted
 
 
 def test_a_small_thing_that_moves_is_no_repeated_frame():
     frames = scene(1, 30, size=(480, 270), speed=0)
     for t in range(30):
         frames[t, 100:110, 10 * t : 10 * t + 10] = 255
-    assert own_videos.find_duplicates(frames) == []
-    assert (
-        own_videos.find_duplicates(frames[:1])
-        == own_videos.find_duplicates(frames[:0])
-        == own_videos.find_cuts(frames[:1])
-        == []
-    )
+    assert shots.find_duplicates(frames) == []
+    assert shots.find_duplicates(frames[:1]) == shots.find_duplicates(frames[:0]) == shots.find_cuts(frames[:1]) == []
 
 
 def test_no_sequence_crosses_a_cut(source, folder, capsys):
@@ -232,9 +227,9 @@ def test_no_sequence_crosses_a_cut(source, folder, capsys):
         "train/film-shot3": list(range(35, 74)),
         "test/film-shot3": list(range(81, 100)),
     }
-    told = capsys.readouterr().out
-    assert "100 frames, 96x54, 25 fps; cuts: 1.20 s, 1.40 s; repeated frames: 0;" in told
-    assert "train/film-shot1 30, train/film-shot3 39, test/film-shot3 19, left out 12" in told
+    printed = capsys.readouterr().out
+    assert "100 frames, 96x54, 25 fps; cuts: 1.20 s, 1.40 s; repeated frames: 0;" in printed
+    assert "train/film-shot1 30, train/film-shot3 39, test/film-shot3 19, left out 12" in printed
 
 
 # What a second call does
@@ -260,7 +255,7 @@ def test_an_interrupted_import_is_done_again(source, folder, monkeypatch, when):
     originals = np.concatenate([scene(1, 30), scene(2, 70)])
     write(source / "a.mp4", scene(3))
     write(source / "b.mp4", originals)
-    read_clip, write_whole = own_videos.read_clip, vfi.write_whole
+    read_clip, write_atomic = own_videos.read_clip, vfi.write_atomic
 
     def stop_reading(path):
         yield from itertools.islice(read_clip(path), 40 if path.stem == "b" else None)
@@ -270,13 +265,13 @@ def test_an_interrupted_import_is_done_again(source, folder, monkeypatch, when):
     def stop_writing(path, content):
         if "b" in path.parts[-2] and path.name == {"moving": "seqinfo.ini", "marking": "stage.json"}[when]:
             raise KeyboardInterrupt
-        write_whole(path, content)
+        write_atomic(path, content)
 
     with monkeypatch.context() as patch:
         if when == "decoding":
             patch.setattr(own_videos, "read_clip", stop_reading)
         else:
-            patch.setattr(vfi, "write_whole", stop_writing)
+            patch.setattr(vfi, "write_atomic", stop_writing)
         with pytest.raises(KeyboardInterrupt):
             own_videos.import_videos(source, folder)
     assert (folder / "clips" / "a" / "stage.json").exists() and not (folder / "clips" / "b" / "stage.json").exists()
@@ -301,8 +296,8 @@ def test_a_changed_clip_is_imported_again_and_a_removed_one_is_removed(source, f
     own_videos.import_videos(source, folder)
     assert set(found(folder)) == {"train/clip", "test/clip", "train/clip-b", "test/clip-b"}
     assert numbers(found(folder)["train/clip"], scene(5, 70)) == list(range(50))
-    told = capsys.readouterr().out
-    assert "other is no longer there" in told and "reusing clip-b.mp4" in told
+    printed = capsys.readouterr().out
+    assert "other is no longer there" in printed and "reusing clip-b.mp4" in printed
 
 
 # What cannot be used
@@ -321,10 +316,10 @@ def test_an_unreadable_video_is_named_and_the_others_go_on(source, folder, capsy
     (source / "zero-rate" / "seqinfo.ini").write_text("[Sequence]\nframeRate=0\n")
     own_videos.import_videos(source, folder)
     assert set(found(folder)) == {"train/good", "test/good"}
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("broken.mp4", "empty.mkv", "song.mp4", "no-rate", "zero-rate"):
-        assert f"left out: {name} cannot be read: " in told
-    assert "hidden" not in told and "notes" not in told
+        assert f"left out: {name} cannot be read: " in printed
+    assert "hidden" not in printed and "notes" not in printed
     assert [path.name for path in folder.glob("clips/*")] == ["good"]
 
 
@@ -363,7 +358,7 @@ def test_names_never_collide(source, folder):
 
 def test_a_full_disk_is_told_before_anything_is_decoded(source, folder, monkeypatch):
     write(source / "clip.mp4", scene(1))
-    monkeypatch.setattr(vfi.shutil, "disk_usage", lambda place: type("usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="Importing clip.mp4 needs"):
         own_videos.import_videos(source, folder)
     assert found(folder) == {}

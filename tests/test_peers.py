@@ -1,5 +1,7 @@
 """The peers draw the frame half-way, and only that: footage that moves evenly, and footage that stands still."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ PEERS = [
         peer,
         id=name,
         marks=pytest.mark.skipif(
-            "OpenCV" in name and not vfi.importlib.util.find_spec("cv2"), reason="needs opencv-python-headless"
+            "OpenCV" in name and not importlib.util.find_spec("cv2"), reason="needs opencv-python-headless"
         ),
     )
     for name, peer in peers.PEERS.items()
@@ -38,11 +40,11 @@ def moving_square(speed: int) -> np.ndarray:
 @pytest.mark.parametrize("peer", PEERS)
 def test_what_moves_evenly_lands_in_the_middle(peer):
     neighbours, targets = vfi.split_middle(np.stack([moving_square(3), moving_square(-2)]))
-    drawn = peer(neighbours)
-    assert drawn.shape == targets.shape and drawn.dtype == np.uint8
-    assert (vfi.psnr(drawn, targets) > vfi.psnr(vfi.average(neighbours), targets) + 5).all()
+    predicted = peer(neighbours)
+    assert predicted.shape == targets.shape and predicted.dtype == np.uint8
+    assert (vfi.psnr(predicted, targets) > vfi.psnr(vfi.average(neighbours), targets) + 5).all()
     for other in (2, 3):  # t-1 and t+1: neither is what was taken
-        assert (vfi.psnr(drawn, targets) > vfi.psnr(drawn, neighbours[:, other]) + 5).all()
+        assert (vfi.psnr(predicted, targets) > vfi.psnr(predicted, neighbours[:, other]) + 5).all()
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -58,7 +60,7 @@ def test_doubled_keeps_every_pixel_and_puts_straight_lines_between():
     assert (peers.doubled(ramp)[0, 0, 2:-4, 0] == np.arange(8, 72, 4)[:14]).all()
 
 
-def test_an_ffmpeg_that_draws_nothing_is_told(monkeypatch):
+def test_an_ffmpeg_that_makes_nothing_is_named(monkeypatch):
     monkeypatch.setattr(peers, "MINTERPOLATE", "minterpolate=fps=1")
     with pytest.raises(RuntimeError, match="instead of one frame"):
         peers.minterpolate(np.zeros((1, 6, HEIGHT, WIDTH, 3), np.uint8))

@@ -20,7 +20,9 @@ def test_the_readme_shows_what_the_results_say(tmp_path):
     copy = tmp_path / "README.md"
     shutil.copy(vfi.ROOT / "README.md", copy)
     publish.publish_readme(copy)
-    assert copy.read_text() == (vfi.ROOT / "README.md").read_text(), "run: .venv/bin/python tests/publish.py readme"
+    assert copy.read_text() == (vfi.ROOT / "README.md").read_text(), (
+        "run: .venv/bin/python tests/tools/publish.py readme"
+    )
 
 
 def test_a_changed_result_changes_the_readme(tmp_path, monkeypatch):
@@ -32,8 +34,8 @@ def test_a_changed_result_changes_the_readme(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(f"<!-- {name} -->\nold\n<!-- end -->\n")
     monkeypatch.setattr(publish, "ROOT", tmp_path)
     publish.publish_readme(tmp_path / "README.md")
-    told = (tmp_path / "README.md").read_text()
-    assert "12.34" in told and "old" not in told
+    page = (tmp_path / "README.md").read_text()
+    assert "12.34" in page and "old" not in page
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -52,8 +54,8 @@ def test_results_are_complete_and_consistent(path):
 
 
 def test_the_models_of_others_stand_beside_ours_best_first():
-    told = publish.results_table(vfi.ASSETS / "results_street.csv")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()[2:] if line[:1] == "|"]
+    page = publish.results_table(vfi.ASSETS / "results_street.csv")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[2:] if line[:1] == "|"]
     scores = [float(row[4]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert set(PEERS) | {"average", "dncnn"} <= {row[0] for row in rows}

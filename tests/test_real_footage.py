@@ -27,6 +27,6 @@ def test_short_sequences_are_reported_and_stop_nothing(tmp_path):
     env = clean_environment(VFI_WORK=str(tmp_path), VFI_DATASET=str(MINI))
     run_notebook(NOTEBOOKS / "01_download_mot17.ipynb", NOTEBOOKS, env)
     nb = run_notebook(NOTEBOOKS / "02_build_windows.ipynb", NOTEBOOKS, env)
-    told = "".join(output.get("text", "") for cell in nb.cells for output in cell.get("outputs", []))
-    assert "MOT17-02: 4 of 600 frames" in told and "MOT17-02: shorter than a window" in told
-    assert "windows: {'train': 1}" in told
+    printed = "".join(output.get("text", "") for cell in nb.cells for output in cell.get("outputs", []))
+    assert "MOT17-02: 4 of 600 frames" in printed and "MOT17-02: shorter than a window" in printed
+    assert "windows: {'train': 1}" in printed

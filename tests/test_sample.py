@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import vfi_utils as vfi
-
-street = vfi.load_module("footage/sample_street")
+from stages import sample_street as street
 
 DECIBELS = {"moving": (25, 35), "fixed": (38, 48)}  # dB, of the average of the two neighbours
 ONE_OF_EACH = {camera: name for name, (_, camera) in street.SEQUENCES.items()}

@@ -18,8 +18,17 @@ from PIL import Image
 
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment
-
-video = vfi.load_module("video")
+from stages import ffmpeg, video
+from stages.models import (
+    frame_predictor,
+    join_tiles,
+    load_model,
+    predict_float,
+    predict_middle,
+    receptive_radius,
+    split_tiles,
+    tile_starts,
+)
 
 ODD = (97, 55)  # px
 
@@ -31,21 +40,21 @@ def drawn(frames: int = 12, size: tuple = (96, 54), seed: int = 0) -> list[np.nd
     return [picture[:, 2 * t : 2 * t + size[0]] for t in range(frames)]
 
 
-def ffmpeg(*arguments) -> None:
+def convert(*arguments) -> None:
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
 def write(path, frames=None, rate=25, sound: str = "", **options):
     """Write a video that the tests interpolate, with a beep in the codec `sound`, if any; return its path."""
-    encoder = video.H264 if path.suffix in (".mp4", ".mov", ".mkv") else video.ENCODERS[path.suffix]
+    encoder = ffmpeg.H264 if path.suffix in (".mp4", ".mov", ".mkv") else ffmpeg.ENCODERS[path.suffix]
     silent = path.with_name("silent.mp4") if sound or path.suffix in (".gif", ".webm") else path
     frames = drawn() if frames is None else frames
-    video.write_frames(silent, frames, Fraction(rate), encoder, **options)
+    ffmpeg.write_frames(silent, frames, Fraction(rate), encoder, **options)
     seconds = len(frames) / Fraction(rate)
     beep = ["-f", "lavfi", "-i", f"sine=d={float(seconds)}", "-map", 0, "-map", 1, "-c:a", sound] if sound else []
     if silent != path:
         palette = ["-lavfi", "split[a][b];[a]palettegen[c];[b][c]paletteuse"]
-        ffmpeg("-i", silent, *beep, *(palette if path.suffix == ".gif" else ["-c:v", "copy"]), path)
+        convert("-i", silent, *beep, *(palette if path.suffix == ".gif" else ["-c:v", "copy"]), path)
     return path
 
 
@@ -62,11 +71,11 @@ def midway(neighbours: np.ndarray) -> np.ndarray:
     return (neighbours[2] + neighbours[3]) / 2
 
 
-def numbers(count: int, factor: int, cuts=(), draw=midway) -> tuple[list, list]:
+def numbers(count: int, factor: int, cuts=(), predict=midway) -> tuple[list, list]:
     """Interpolate frames of one pixel that are 0, 1, 2, ...; return what comes out, and the kinds."""
     frames = (np.full((1, 1, 3), float(t)) for t in range(count))
-    shown = list(video.interpolate_frames(frames, factor, draw, cuts))
-    return [float(frame[0, 0, 0]) for frame, _ in shown], [kind for _, kind in shown]
+    stream = list(video.interpolate_frames(frames, factor, predict, cuts))
+    return [float(frame[0, 0, 0]) for frame, _ in stream], [kind for _, kind in stream]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -79,28 +88,28 @@ def numbers(count: int, factor: int, cuts=(), draw=midway) -> tuple[list, list]:
 def test_frame_count_and_times(factor, count):
     values, kinds = numbers(count, factor)
     assert values == [t / factor for t in range((count - 1) * factor + 1)] + [count - 1] * (factor - 1)
-    assert kinds.count("drawn") == (count - 1) * (factor - 1)
+    assert kinds.count("predicted") == (count - 1) * (factor - 1)
     assert kinds[-factor + 1 :] == ["held"] * (factor - 1)
 
 
 def test_neighbours_are_the_six_around_and_repeat_at_the_ends():
     seen = []
-    numbers(5, 2, draw=lambda six: seen.append(six[:, 0, 0, 0].tolist()) or six[2])
+    numbers(5, 2, predict=lambda six: seen.append(six[:, 0, 0, 0].tolist()) or six[2])
     assert seen == [[0, 0, 0, 1, 2, 3], [0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4], [1, 2, 3, 4, 4, 4]]
 
 
 def test_the_middle_of_the_middle_has_neighbours_at_even_steps():
     seen = []
-    numbers(8, 4, draw=lambda six: seen.append(six[:, 0, 0, 0].tolist()) or midway(six))
+    numbers(8, 4, predict=lambda six: seen.append(six[:, 0, 0, 0].tolist()) or midway(six))
     halves = [six for six in seen if (six[3] - six[2]) == 0.5]
     assert [3, 3.5, 4, 4.5, 5, 5.5] in halves
     assert all(np.diff(six).max() == 0.5 for six in halves)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_nothing_is_drawn_across_a_cut(factor):
+def test_nothing_is_predicted_across_a_cut(factor):
     seen = []
-    values, kinds = numbers(10, factor, cuts=[4], draw=lambda six: seen.append(six[:, 0, 0, 0]) or midway(six))
+    values, kinds = numbers(10, factor, cuts=[4], predict=lambda six: seen.append(six[:, 0, 0, 0]) or midway(six))
     assert all(six.max() <= 3 or six.min() >= 4 for six in seen)
     assert values[3 * factor : 4 * factor] == [3] * factor
     assert kinds[3 * factor + 1 : 4 * factor] == ["held"] * (factor - 1)
@@ -129,40 +138,40 @@ def test_frames_flow_through():
 @pytest.mark.parametrize("size", [(40, 64), (64, 65), (65, 200), (131, 77), (5, 300)])
 def test_tiles_join_to_what_was_split(size):
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    tiles = vfi.split_tiles(images, 64, 9)
+    tiles = split_tiles(images, 64, 9)
     assert len({tile.shape for tile in tiles}) == 1, "one size: a model is compiled once"
     assert max(tiles[0].shape[1:3]) <= 64
     for tile in tiles[1:] if len(tiles) > 1 else []:  # what the margins hold must not matter
         assert tile.shape[1] >= min(size[0], 19)
-    joined = vfi.join_tiles(tiles, size, 64, 9)
+    joined = join_tiles(tiles, size, 64, 9)
     np.testing.assert_array_equal(joined, images)
 
 
 def test_margins_are_left_out():
     images = np.zeros((1, 100, 150, 1))
-    tiles = [tile.copy() for tile in vfi.split_tiles(images, 64, 9)]
-    starts = [(y, x) for y in vfi.tile_starts(100, 64, 9)[0] for x in vfi.tile_starts(150, 64, 9)[0]]
+    tiles = [tile.copy() for tile in split_tiles(images, 64, 9)]
+    starts = [(y, x) for y in tile_starts(100, 64, 9)[0] for x in tile_starts(150, 64, 9)[0]]
     for tile, (y, x) in zip(tiles, starts):
         height, width = tile.shape[1:3]
         for axis, start, length, side in ((1, y, height, 100), (2, x, width, 150)):
             view = np.moveaxis(tile, axis, 0)
             view[: 9 if start else 0] = 1
             view[length - 9 if start + length < side else length :] = 1
-    assert vfi.join_tiles(tiles, (100, 150), 64, 9).max() == 0
+    assert join_tiles(tiles, (100, 150), 64, 9).max() == 0
 
 
 @pytest.fixture(scope="module")
 def model():
-    return vfi.load_model("dncnn_residual")
+    return load_model("dncnn_residual")
 
 
 def test_tiled_equals_untiled(model):
-    assert vfi.receptive_radius(model) == 15
+    assert receptive_radius(model) == 15
     neighbours = np.stack(drawn(6, (140, 101)))[None]
-    whole = vfi.draw_middle(model, neighbours, tile=1000)
+    whole = predict_float(model, neighbours, tile=1000)
     assert whole.dtype == np.float32 and whole.shape == (1, 101, 140, 3)
-    np.testing.assert_allclose(vfi.draw_middle(model, neighbours, tile=64), whole, atol=1e-4)
-    np.testing.assert_array_equal(vfi.to_uint8(whole), vfi.predict_middle(model, neighbours))
+    np.testing.assert_allclose(predict_float(model, neighbours, tile=64), whole, atol=1e-4)
+    np.testing.assert_array_equal(vfi.to_uint8(whole), predict_middle(model, neighbours))
 
 
 def test_a_model_that_does_more_than_convolve_is_not_tiled():
@@ -171,11 +180,11 @@ def test_a_model_that_does_more_than_convolve_is_not_tiled():
     inputs = keras.Input((None, None, 6), dtype="uint8")
     small = keras.layers.AveragePooling2D(2)(keras.layers.Rescaling(1 / 255)(inputs))
     outputs = keras.layers.Conv2D(3, 1)(keras.layers.UpSampling2D(2)(small))
-    assert vfi.receptive_radius(keras.Model(inputs, outputs)) is None
+    assert receptive_radius(keras.Model(inputs, outputs)) is None
     strided = keras.layers.Conv2D(3, 3, strides=2, padding="same")(keras.layers.Rescaling(1 / 255)(inputs))
-    assert vfi.receptive_radius(keras.Model(inputs, strided)) is None
+    assert receptive_radius(keras.Model(inputs, strided)) is None
     computed = keras.ops.roll(keras.layers.Conv2D(3, 1)(keras.layers.Rescaling(1 / 255)(inputs)), 30, axis=1)
-    assert vfi.receptive_radius(keras.Model(inputs, computed)) is None, "an operation that is not a layer"
+    assert receptive_radius(keras.Model(inputs, computed)) is None, "an operation that is not a layer"
 
 
 class ResourceExhaustedError(Exception):
@@ -192,30 +201,30 @@ class XlaRuntimeError(Exception):
 def test_full_memory_halves_the_tile(model, monkeypatch, capsys, full):
     sizes = []
 
-    def predict(stacked):
+    def predict_on_batch(stacked):
         sizes.append(max(stacked.shape[1:3]))
         if sizes[-1] > 80:
             raise full
         return stacked[..., 6:9].astype(np.float32) / 255
 
-    monkeypatch.setattr(model, "predict_on_batch", predict)
-    draw, six = video.middle_drawer(model), np.stack(drawn(6, (300, 70)))
-    np.testing.assert_array_equal(draw(six), six[2])
+    monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
+    predict, six = frame_predictor(model), np.stack(drawn(6, (300, 70)))
+    np.testing.assert_array_equal(predict(six), six[2])
     tries = len(sizes)
-    draw(six)
+    predict(six)
     assert max(sizes[tries:]) <= 80, "it stays with the smaller tile"
     assert capsys.readouterr().out.splitlines() == [
-        f"memory is full: drawing tiles of {size} px from here on" for size in (150, 75)
+        f"memory is full: predicting tiles of {size} px from here on" for size in (150, 75)
     ]
 
 
 def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
-    def predict(stacked):
+    def predict_on_batch(stacked):
         raise XlaRuntimeError("INVALID_ARGUMENT")
 
-    monkeypatch.setattr(model, "predict_on_batch", predict)
+    monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
     with pytest.raises(XlaRuntimeError):
-        video.middle_drawer(model)(np.stack(drawn(6)))
+        frame_predictor(model)(np.stack(drawn(6)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,7 +233,7 @@ def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "rate", "factor", "mode", "size", "sound", "heard"),
+    ("name", "target", "rate", "factor", "mode", "size", "sound", "kept"),
     [
         ("a.mp4", "b.mp4", "30000/1001", 2, "smooth", (96, 54), "aac", "copied"),
         ("a.mp4", "b.mkv", "24000/1001", 4, "smooth", ODD, "aac", "copied"),
@@ -237,7 +246,7 @@ def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
         ("a.mov", "b.MOV", "15", 2, "smooth", (64, 48), "pcm_s16le", "copied"),
     ],
 )
-def test_what_comes_out(tmp_path, capsys, name, target, rate, factor, mode, size, sound, heard):
+def test_what_comes_out(tmp_path, capsys, name, target, rate, factor, mode, size, sound, kept):
     frames = drawn(30, size)  # two parts
     source = write(tmp_path / name, frames, rate, sound)
     made = video.interpolate_video(source, tmp_path / target, factor, mode, "average")
@@ -246,25 +255,25 @@ def test_what_comes_out(tmp_path, capsys, name, target, rate, factor, mode, size
     assert facts["size"] == made["size"] == size
     assert facts["rate"] == made["rate"] == (rate * factor if mode == "smooth" else rate)
     assert abs(facts["seconds"] - (30 / rate) * (1 if mode == "smooth" else factor)) < 1 / rate
-    assert made["sound"] == heard and facts["sound"] == (heard == "copied")
-    told = capsys.readouterr().out
-    assert f"{source.name}: 30 frames, {size[0]}x{size[1]} px, {rate} = {float(rate):.2f} fps" in told
-    assert f"{target}: {30 * factor} frames" in told and f"sound: {heard}" in told
-    if heard == "copied" and target != "b.webm":
+    assert made["sound"] == kept and facts["sound"] == (kept == "copied")
+    printed = capsys.readouterr().out
+    assert f"{source.name}: 30 frames, {size[0]}x{size[1]} px, {rate} = {float(rate):.2f} fps" in printed
+    assert f"{target}: {30 * factor} frames" in printed and f"sound: {kept}" in printed
+    if kept == "copied" and target != "b.webm":
         assert sound_of(tmp_path / target) == sound_of(source)
-    elif heard == "copied" and name == "a.mp4":
-        assert sound_of(tmp_path / target).startswith("opus") and "converting it to opus" in told
+    elif kept == "copied" and name == "a.mp4":
+        assert sound_of(tmp_path / target).startswith("opus") and "converting it to opus" in printed
     assert sorted(path.name for path in tmp_path.iterdir() if path.stem != "silent") == sorted([name, target])
-    read = list(video.read_frames(tmp_path / target))
-    given = np.stack(list(video.read_frames(source)))
+    read = list(ffmpeg.read_frames(tmp_path / target))
+    original = np.stack(list(ffmpeg.read_frames(source)))
     least = 25 if ".gif" in (source.suffix, target[-4:]) else 35  # dB: a GIF has 256 colours, and dots between them
-    assert vfi.psnr(np.stack(read[::factor]), given).min() > least, "the source's frames are all there"
+    assert vfi.psnr(np.stack(read[::factor]), original).min() > least, "the source's frames are all there"
 
 
 def test_the_true_middle_comes_between(tmp_path):
     frames = drawn(13, (96, 54))
     video.interpolate_video(write(tmp_path / "a.mp4", frames[::2]), tmp_path / "b.mp4", model="dncnn_residual")
-    read = np.stack(list(video.read_frames(tmp_path / "b.mp4")))
+    read = np.stack(list(ffmpeg.read_frames(tmp_path / "b.mp4")))
     repeated = np.stack(frames[:12:2])
     assert (vfi.psnr(read[1:12:2], np.stack(frames[1::2])) > vfi.psnr(repeated, np.stack(frames[1::2])) + 3).all()
 
@@ -279,9 +288,9 @@ def test_large_sizes_are_kept_and_shrunk_on_demand(tmp_path):
 
 def test_a_turned_video_comes_out_upright(tmp_path):
     write(tmp_path / "a.mp4")
-    ffmpeg("-display_rotation", 90, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    convert("-display_rotation", 90, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "turned.mp4")
     video.interpolate_video(tmp_path / "turned.mp4", tmp_path / "b.mp4", model="nearest")
-    read = next(video.read_frames(tmp_path / "b.mp4"))
+    read = next(ffmpeg.read_frames(tmp_path / "b.mp4"))
     assert read.shape == (96, 54, 3)
     assert vfi.psnr(read[None], np.rot90(drawn(1)[0], 1)[None])[0] > 33
 
@@ -294,7 +303,7 @@ def test_colours_stay(tmp_path, space):
     source = write(tmp_path / "a.mp4", flat, filters=known)
     video.interpolate_video(source, tmp_path / "b.mp4", model="nearest", scene_threshold=255)
     log = []
-    read = list(video.read_frames(tmp_path / "b.mp4", filters="showinfo=checksum=0", log=log))
+    read = list(ffmpeg.read_frames(tmp_path / "b.mp4", filters="showinfo=checksum=0", log=log))
     assert np.abs(np.stack(read[::2]).astype(int) - np.stack(flat)).max() <= 3
     assert f"color_space:{space}" in "".join(log)
 
@@ -302,21 +311,21 @@ def test_colours_stay(tmp_path, space):
 def test_sound_stays_in_step_with_a_picture_that_starts_late(tmp_path):
     write(tmp_path / "a.mp4", drawn(25), sound="aac")
     silent, late = tmp_path / "silent.mp4", tmp_path / "late.mp4"
-    ffmpeg("-itsoffset", 0.4, "-i", silent, "-i", tmp_path / "a.mp4", "-map", "0:v", "-map", "1:a", "-c", "copy", late)
+    convert("-itsoffset", 0.4, "-i", silent, "-i", tmp_path / "a.mp4", "-map", "0:v", "-map", "1:a", "-c", "copy", late)
     assert video.read_facts(late)["start"] == pytest.approx(0.4, abs=0.03)
     video.interpolate_video(late, tmp_path / "b.mp4", model="nearest")
     assert video.read_facts(tmp_path / "b.mp4")["start"] == pytest.approx(video.read_facts(late)["start"], abs=0.02)
 
 
-def test_a_cut_and_repeated_frames_are_told_and_nothing_is_drawn_across(tmp_path, capsys):
+def test_cuts_and_repeated_frames_are_printed_and_nothing_is_predicted_across(tmp_path, capsys):
     frames = drawn(20) + drawn(20, seed=5)
     frames = [frames[t - t // 6] for t in range(40)]  # every sixth is shown twice: 25 -> 30 fps
     cut = next(t for t in range(40) if t - t // 6 == 20)
     video.interpolate_video(write(tmp_path / "a.mp4", frames, 30), tmp_path / "b.mp4", model="average")
-    told = capsys.readouterr().out
-    assert f"cuts: {cut / 30:.2f} s (" in told
-    assert "frames that repeat the one before: 6\n" in told
-    read = np.stack(list(video.read_frames(tmp_path / "b.mp4")))
+    printed = capsys.readouterr().out
+    assert f"cuts: {cut / 30:.2f} s (" in printed
+    assert "frames that repeat the one before: 6\n" in printed
+    read = np.stack(list(ffmpeg.read_frames(tmp_path / "b.mp4")))
     assert vfi.psnr(read[[2 * cut - 1]], frames[cut - 1][None])[0] > 33, "held"
     video.interpolate_video(tmp_path / "a.mp4", tmp_path / "c.mp4", model="average", scene_threshold=255)
     assert "cuts: none\n" in capsys.readouterr().out
@@ -355,10 +364,10 @@ def test_an_interrupted_video_goes_on_and_is_the_same(tmp_path, monkeypatch, cap
     monkeypatch.setitem(vfi.BASELINES, "nearest", vfi.average)
     capsys.readouterr()
     video.interpolate_video(source, target, factor, model="nearest")
-    told = capsys.readouterr().out
-    assert "00001.mp4 is broken" in told and f"going on after the {6 * factor} frames" in told
+    printed = capsys.readouterr().out
+    assert "00001.mp4 is broken" in printed and f"going on after the {6 * factor} frames" in printed
     assert not parts.exists()
-    for one, other in zip(video.read_frames(target), video.read_frames(expected), strict=True):
+    for one, other in zip(ffmpeg.read_frames(target), ffmpeg.read_frames(expected), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -370,12 +379,12 @@ def test_parts_of_other_settings_or_another_input_are_not_used(tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(video, "join_parts", interrupt)
+        patch.setattr(ffmpeg, "join_parts", interrupt)
         video.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
     assert len(list(parts.glob("*.mp4"))) == 2
     shutil.copytree(parts, tmp_path / "kept")
     video.interpolate_video(source, tmp_path / "b.mp4", model="average")
-    assert "rebuilding" in (told := capsys.readouterr().out) and "model: 'nearest' -> 'average'" in told
+    assert "rebuilding" in (printed := capsys.readouterr().out) and "model: 'nearest' -> 'average'" in printed
     shutil.move(tmp_path / "kept", parts)
     os.utime(source, (1, 1))
     video.interpolate_video(source, tmp_path / "b.mp4", model="nearest")
@@ -396,7 +405,7 @@ def test_a_finished_video_is_kept_until_something_changes(tmp_path, capsys):
 def test_a_killed_command_goes_on(tmp_path):
     source, target = write(tmp_path / "a.mp4", drawn(100, (160, 90))), tmp_path / "b.mp4"
     parts = tmp_path / "b.mp4.parts"
-    command = [sys.executable, "-m", "vfi_utils", source, target, "--model", "average", "--factor", "8"]
+    command = [sys.executable, "-m", "stages.video", source, target, "--model", "average", "--factor", "8"]
     options = {
         "cwd": ROOT,
         "env": clean_environment(),
@@ -409,9 +418,9 @@ def test_a_killed_command_goes_on(tmp_path):
         while not (parts / part).exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(stop)
-        said = process.communicate()[1]
+        last_words = process.communicate()[1]
         assert process.returncode == code and (parts / part).exists() and not target.exists()
-    assert said == "interrupted: the same command goes on after the last whole part\n"
+    assert last_words.endswith("interrupted: the same command goes on after the last whole part\n")
     done = subprocess.run(command, **options)
     assert done.returncode == 0 and "going on after the" in done.stdout, done.stderr
     assert video.read_facts(target)["frames"] == 800
@@ -430,12 +439,12 @@ def variable(folder):
     steps = "".join(f"file {path.name}\nduration {seconds}\n" for path, seconds in zip(frames, (0.04, 0.04, 0.2, 0.04)))
     (folder / "list.txt").write_text("ffconcat version 1.0\n" + steps)
     options = ["-pix_fmt", "yuv420p", "-fps_mode", "vfr", "-video_track_timescale", 12800]
-    ffmpeg("-f", "concat", "-i", folder / "list.txt", *options, folder / "variable.mp4")
+    convert("-f", "concat", "-i", folder / "list.txt", *options, folder / "variable.mp4")
     return folder / "variable.mp4"
 
 
 def sound_only(folder):
-    ffmpeg("-f", "lavfi", "-i", "sine=d=1", folder / "sound.mp4")
+    convert("-f", "lavfi", "-i", "sine=d=1", folder / "sound.mp4")
     return folder / "sound.mp4"
 
 
@@ -512,7 +521,7 @@ def test_no_space(tmp_path, monkeypatch):
 def test_no_space_while_writing(tmp_path):
     (tmp_path / "a.part.mkv").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        video.write_frames(tmp_path / "a.mkv", drawn(60, (640, 360)), Fraction(25))
+        ffmpeg.write_frames(tmp_path / "a.mkv", drawn(60, (640, 360)), Fraction(25))
     assert not list(tmp_path.iterdir())
 
 
@@ -532,7 +541,7 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 def command(*arguments) -> subprocess.CompletedProcess:
-    whole = [sys.executable, "-m", "vfi_utils", *map(str, arguments)]
+    whole = [sys.executable, "-m", "stages.video", *map(str, arguments)]
     return subprocess.run(whole, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120)
 
 
@@ -547,26 +556,15 @@ def test_command_line(tmp_path):
 
 def test_command_line_fails_with_one_line_and_a_code(tmp_path, capsys):
     assert video.main([str(tmp_path / "no.mp4"), str(tmp_path / "b.mp4"), "--model", "average"]) == 1
-    told = capsys.readouterr()
-    assert told.out == "" and re.fullmatch(r"error: .*no\.mp4 is not there\.\n", told.err)
+    printed = capsys.readouterr()
+    assert printed.out == "" and re.fullmatch(r"error: .*no\.mp4 is not there\.\n", printed.err)
     assert video.main([str(write(tmp_path / "a.mp4")), str(tmp_path / "b.mp4"), "--model", "nobody"]) == 1
     assert "No model 'nobody'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         video.main(["--help"])
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert all(f"--{name}" in told for name in ("factor", "mode", "model", "max-side", "scene-threshold"))
+    printed = capsys.readouterr().out
+    assert all(f"--{name}" in printed for name in ("factor", "mode", "model", "max-side", "scene-threshold"))
     with pytest.raises(SystemExit) as stopped:
         video.main(["only-one.mp4"])
     assert stopped.value.code != 0
-
-
-def test_the_module_runs_without_keras_until_a_model_is_asked_for(tmp_path):
-    source = write(tmp_path / "a.mp4")
-    program = f"""
-import sys
-import vfi_utils as vfi
-assert vfi.load_module("video").main([{str(source)!r}, {str(tmp_path / "b.mp4")!r}, "--model", "average"]) == 0
-assert not {{"keras", "tensorflow"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), check=True, capture_output=True)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
+import vfi_utils as vfi
+
 SIZE, RATE = (320, 180), 30  # (width, height) in px; frames per second
 CANVAS, FOCAL = (640, 360), 520.0  # px: what is drawn on, and the focal length there
 FINER = 3  # moving things are drawn this many times finer than the canvas
@@ -96,7 +98,7 @@ SEQUENCES = {name: (scene["split"], scene["camera"]) for name, scene in SCENES.i
 
 
 def colour(tone, scale=1.0) -> tuple[int, ...]:
-    """Return "#rrggbb" or (red, green, blue) times `scale`, a number or three, as (red, green, blue) within 0-255."""
+    """Colour "#rrggbb" or (red, green, blue) times `scale`, a number or three, as (red, green, blue) within 0-255."""
     rgb = ImageColor.getrgb(tone) if isinstance(tone, str) else tone
     return tuple(int(value) for value in np.clip(np.multiply(rgb, scale), 0, 255))
 
@@ -109,14 +111,14 @@ class Camera(NamedTuple):
     focal: float
 
     def project(self, points) -> np.ndarray:
-        """Return canvas x, canvas y (px) and depth (m), float `[N, 3]`, of world points `[N, 3]`."""
+        """Canvas x, canvas y (px) and depth (m), float `[N, 3]`, of world points `[N, 3]`."""
         right, up, depth = ((np.asarray(points, float) - self.position) @ self.axes.T).T
         x, y = CANVAS[0] / 2 + self.focal * right / depth, CANVAS[1] / 2 - self.focal * up / depth
         return np.stack([x, y, depth], -1)
 
 
 def camera_at(scene: dict, time: float) -> Camera:
-    """Return the camera of a scene at a time in frames: where it has gone and turned to, and how the hand shakes."""
+    """Camera of a scene at a time in frames: where it has gone and turned to, and how the hand shakes."""
     x, height, z = scene["at"]
     yaw, pitch, roll, zoom = *scene["look"], 0.0, 1.0
     if scene["camera"] == "moving":
@@ -139,13 +141,13 @@ def camera_at(scene: dict, time: float) -> Camera:
 
 
 def lighten(image: Image.Image, light) -> Image.Image:
-    """Return an RGB picture times `light`, which broadcasts to `[H, W, 3]`."""
+    """An RGB picture times `light`, which broadcasts to `[H, W, 3]`."""
     pixels = np.asarray(image, np.float32) * np.asarray(light, np.float32)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def ruler(image: Image.Image, x0: float = 0.0, y0: float = 0.0):
-    """Return `box(x, y, wide, tall, fill)`: a rectangle in metres, y up; x0, y0 is the origin from the lower left."""
+    """Function `box(x, y, wide, tall, fill)`: a rectangle in metres, y up; x0, y0 is the origin from the lower left."""
     draw = ImageDraw.Draw(image)
 
     def box(x, y, wide, tall, fill):
@@ -156,13 +158,13 @@ def ruler(image: Image.Image, x0: float = 0.0, y0: float = 0.0):
 
 
 def clouds(rng, size: tuple[int, int], cells: int, spread: float) -> np.ndarray:
-    """Return soft noise, float `[H, W]` about 0, of `size` (width, height) px, in spots of `cells` px."""
+    """Soft noise, float `[H, W]` about 0, of `size` (width, height) px, in spots of `cells` px."""
     grid = rng.normal(0, spread, (size[1] // cells + 2, size[0] // cells + 2)).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC))
 
 
 def masonry(rng, size, base: str, stone: tuple[int, int], contrast: float, joint: float) -> Image.Image:
-    """Return an RGB picture of `size` (width, height) px, laid in stones of (width, height) px with joints between."""
+    """An RGB picture of `size` (width, height) px, laid in stones of (width, height) px with joints between."""
     y, x = np.mgrid[: size[1], : size[0]]
     row = y // stone[1]
     x = x + (row % 2) * (stone[0] // 2)
@@ -173,7 +175,7 @@ def masonry(rng, size, base: str, stone: tuple[int, int], contrast: float, joint
 
 
 def facade(rng, width: float, height: float, palette: dict) -> Image.Image:
-    """Return the RGB front of a house of width x height metres: a shop with its sign below, windows above."""
+    """RGB front of a house of width x height metres: a shop with its sign below, windows above."""
     wall, shop, trim = str(rng.choice(palette["walls"])), str(rng.choice(palette["shops"])), colour("#efe6d6")
     stones = ((18, 7), 0.10, 0.78) if rng.random() < 0.6 else ((60, 30), 0.03, 0.93)  # brick or plaster
     image = masonry(rng, (int(width * TEXELS), int(height * TEXELS)), wall, *stones)
@@ -219,7 +221,7 @@ def facade(rng, width: float, height: float, palette: dict) -> Image.Image:
 
 
 def pavement(rng, scene: dict, palette: dict) -> Image.Image:
-    """Return the RGB ground between the walls, far end on top: paving, kerbs, asphalt, markings, the houses' shade."""
+    """RGB ground between the walls, far end on top: paving, kerbs, asphalt, markings, the houses' shade."""
     image = masonry(rng, (int(2 * WALL * TEXELS), int((FAR - NEAR) * TEXELS)), "#b9ab98", (28, 28), 0.09, 0.72)
     road = masonry(rng, (int(2 * KERB * TEXELS), image.height), "#6d6a6b", (5, 5), 0.05, 0.97)
     image.paste(road, (int((WALL - KERB) * TEXELS), 0))
@@ -241,7 +243,7 @@ def pavement(rng, scene: dict, palette: dict) -> Image.Image:
 
 
 def tree(rng) -> Image.Image:
-    """Return an RGBA tree of 4 x 6 metres."""
+    """An RGBA tree of 4 x 6 metres."""
     image = Image.new("RGBA", (4 * TEXELS, 6 * TEXELS))
     draw = ImageDraw.Draw(image)
     draw.polygon([(x * TEXELS, y * TEXELS) for x, y in ((1.9, 6), (1.94, 3), (2.06, 3), (2.12, 6))], "#4a3a2c")
@@ -256,7 +258,7 @@ def tree(rng) -> Image.Image:
 
 
 def lamp() -> Image.Image:
-    """Return an RGBA street lamp of 1 x 5 metres."""
+    """An RGBA street lamp of 1 x 5 metres."""
     image = Image.new("RGBA", (TEXELS, 5 * TEXELS))
     draw, x = ImageDraw.Draw(image), TEXELS / 2
     draw.rectangle([x - 2, 24, x + 2, image.height], "#2a2f33")
@@ -313,7 +315,7 @@ def panels(image: Image.Image, corners, across: int, down: int, haze: str) -> li
 
 
 def build_street(scene: dict, camera: Camera) -> tuple[list[Panel], list[Panel]]:
-    """Return what stands still: the backdrop in drawing order, and the trees and lamps in front of it."""
+    """Panels that stand still: the backdrop in drawing order, and the trees and lamps in front of it."""
     rng, palette = np.random.default_rng(scene["seed"]), PALETTES[scene["palette"]]
     haze, (sun_x, sun_z), side = palette["sky"][1], scene["sun"], camera.axes[0] * (1, 0, 1)
     rise = np.linspace(0, 1, 400)[:, None, None]
@@ -365,7 +367,7 @@ def build_street(scene: dict, camera: Camera) -> tuple[list[Panel], list[Panel]]
 
 
 def person(look: dict, stride: float, riding: bool = False) -> list:
-    """Return the shapes of somebody of height 1, in forward, side, up from the ground; `stride` is the gait's phase."""
+    """Shapes of somebody of height 1, in forward, side, up from the ground; `stride` is the gait's phase."""
     shapes, lift, lean = [], 0.07 if riding else 0.012 * np.cos(2 * stride), 0.13 if riding else 0.02
     for side in (-1, 1):
         phase = stride + (np.pi if side > 0 else 0)
@@ -398,7 +400,7 @@ def person(look: dict, stride: float, riding: bool = False) -> list:
 
 
 def cyclist(look: dict, travelled: float) -> list:
-    """Return the shapes of a bicycle and its rider, in metres forward, side, up from the ground between the wheels."""
+    """Shapes of a bicycle and its rider, in metres forward, side, up from the ground between the wheels."""
     circle = np.linspace(0, 2 * np.pi, 25)
     wheel = 0.34 * np.stack([np.cos(circle), 0 * circle, 1 + np.sin(circle)], -1)
     frame = [(-0.5, 0, 0.34), (-0.15, 0, 0.85), (0.4, 0, 0.82), (0.02, 0, 0.34), (-0.15, 0, 0.85), (-0.15, 0, 0.95)]
@@ -409,7 +411,7 @@ def cyclist(look: dict, travelled: float) -> list:
 
 
 def vehicle(kind: str, paint: tuple) -> list:
-    """Return the faces of a car, a van or a bus, in drawing order, in metres forward, side, up from the ground."""
+    """Faces of a car, a van or a bus, in drawing order, in metres forward, side, up from the ground."""
     outline, glazed, panes, (low, high), wheels = VEHICLES[kind]
     half, glass, faces = 0.85 if kind == "car" else 1.1, colour("#344250"), []
     rear, front = outline[0][0], outline[-1][0]
@@ -437,7 +439,7 @@ def vehicle(kind: str, paint: tuple) -> list:
 
 
 def build_movers(scene: dict) -> list[dict]:
-    """Return who and what moves in a scene: kind, x, z (m), heading (degrees), speed (m per frame), looks."""
+    """Movers of a scene: kind, x, z (m), heading (degrees), speed (m per frame), looks."""
     rng, entries = np.random.default_rng(scene["seed"] + 1000), list(scene["wheels"])
     for count, xs, (near, far), heading, speed in scene["people"]:
         for place in (np.arange(count) + rng.uniform(0.2, 0.8, count)) / count:
@@ -454,7 +456,7 @@ def build_movers(scene: dict) -> list[dict]:
 
 
 def mover_shapes(mover: dict, time: float) -> tuple[np.ndarray, list]:
-    """Return where a mover stands, `[3]`, and its shapes in the world, at a time in frames; pace and line vary."""
+    """Place where a mover stands, `[3]`, and its shapes in the world, at a time in frames; pace and line vary."""
     kind, look, swing = mover["kind"], mover["look"], np.sin(time * 0.09 + mover["phase"])
     angle = np.radians(mover["heading"])
     axes = np.array([[np.sin(angle), 0, np.cos(angle)], [np.cos(angle), 0, -np.sin(angle)], [0, 1, 0]])
@@ -549,7 +551,4 @@ def draw_sequence(folder: Path, name: str, frames: int = 60) -> None:
         pixels = pixels + 1.5 * rng.standard_normal(pixels.shape, np.float32)  # the sensor's noise
         frame = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
         frame.save(folder / "img1" / f"{index + 1:06d}.jpg", quality=95, subsampling=0)
-    size = dict(imWidth=SIZE[0], imHeight=SIZE[1], imExt=".jpg", camera=scene["camera"])
-    facts = dict(name=name, imDir="img1", frameRate=RATE, seqLength=frames) | size
-    lines = [f"{key}={value}\n" for key, value in facts.items()]
-    (folder / "seqinfo.ini").write_text("[Sequence]\n" + "".join(lines))
+    vfi.write_seqinfo(folder, rate=RATE, frames=frames, size=SIZE, camera=scene["camera"])

@@ -1,12 +1,14 @@
 """Put what the notebooks made where the README and GitHub show it; no number is typed by hand.
 
-python tests/publish.py figures                            # work/figures/ -> assets/figures/
-python tests/publish.py results NAME --called "street clips" # work/results/summary_NAME.csv -> assets/results_NAME.csv
-python tests/publish.py why NAME --called "street clips"     # work/results/why_NAME.csv -> assets/results_why_NAME.csv
-python tests/publish.py train dncnn ... motion             # trains them all alike on VFI_DATASET, to work/runs/
-python tests/publish.py further dncnn ...                  # trains the shipped ones further: work/runs/dncnn-further/
-python tests/publish.py models dncnn ... --called "..."    # work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
-python tests/publish.py readme                             # assets/results_*.csv -> the tables in README.md
+python tests/tools/publish.py WHAT ..., where WHAT is one of
+
+figures                            work/figures/ -> assets/figures/
+results NAME --called "a footage"  work/results/summary_NAME.csv -> assets/results_NAME.csv
+why NAME --called "a footage"      work/results/why_NAME.csv -> assets/results_why_NAME.csv
+train dncnn ... motion             trains them all alike on VFI_DATASET, to work/runs/
+further dncnn ...                  trains the shipped ones further: work/runs/dncnn-further/
+models dncnn ... --called "..."    work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
+readme                             assets/results_*.csv -> the tables in README.md
 
 Publish models under the oldest supported Keras (tests/constraints-oldest.txt): a newer one reads what an older one
 wrote, and not the other way round.
@@ -25,13 +27,16 @@ import time
 import zipfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
 from definitions import network
+from stages import training
+from stages.frames import get_frames
+from stages.models import gpu_name, load_model
 
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
@@ -40,7 +45,7 @@ FIRST = "the first of them"
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
-@functools.cache  # asked first by `main`, before anything that is published changes the tree
+@functools.cache  # called first by `main`, before anything that is published changes the tree
 def commit() -> str:
     """Return the commit of the working tree, marked if it has changes."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
@@ -50,7 +55,7 @@ def commit() -> str:
 def publish_figures() -> None:
     """Copy the figures of the last run."""
     for figure in sorted(vfi.work("figures").glob("*.*")):
-        vfi.write_whole(ROOT / "assets" / "figures" / figure.name, figure.read_bytes())
+        vfi.write_atomic(ROOT / "assets" / "figures" / figure.name, figure.read_bytes())
         print("assets/figures/" + figure.name)
 
 
@@ -73,8 +78,8 @@ def publish_results(name: str, called: str) -> None:
         table[fact] = [facts[model][fact] for model in table.model]
     table.insert(0, "data", called)
     table["date"], table["commit"] = time.strftime("%Y-%m-%d"), commit()
-    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "tint": 2, "beats_average": 3}
-    vfi.write_whole(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
+    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "colour_error": 2, "beats_average": 3}
+    vfi.write_atomic(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
     print(f"assets/results_{name}.csv")
 
 
@@ -82,7 +87,7 @@ def publish_why(name: str, called: str) -> None:
     """Copy what notebook 06 measured, with what it was measured on, when, and at which commit."""
     table = pd.read_csv(vfi.work("results", f"why_{name}.csv"))
     table["data"], table["date"], table["commit"] = called, time.strftime("%Y-%m-%d"), commit()
-    vfi.write_whole(ROOT / "assets" / f"results_why_{name}.csv", table.to_csv(index=False))
+    vfi.write_atomic(ROOT / "assets" / f"results_why_{name}.csv", table.to_csv(index=False))
     print(f"assets/results_why_{name}.csv")
 
 
@@ -103,12 +108,12 @@ def why_table(path: Path) -> str:
         cells += [f"{test.min():.2f} to {test.max():.2f}" if len(test) > 1 else "-", f"{mean.psnr_moving:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
     first = table.iloc[0]
-    told = (
+    caption = (
         f"*{first.data}: PSNR in dB, means over {table.seed.nunique()} seeds, {first.steps:,} steps each; bn is batch "
         f"normalisation. Measured {first.date} at commit {first.commit} by "
         "[notebook 06](notebooks/06_why_it_ghosts.ipynb).*"
     )
-    return "\n".join([*rows, "", told])
+    return "\n".join([*rows, "", caption])
 
 
 def train_model(name: str, further: bool = False, **budget) -> None:
@@ -119,21 +124,24 @@ def train_model(name: str, further: bool = False, **budget) -> None:
             `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
         budget: arguments of `training.train`; those left out suit this machine.
     """
-    training = vfi.load_module("training")
-    frames, _ = vfi.get_frames("", "train")
-    test_frames, test_windows = vfi.get_frames("", "test")
+    frames, _ = get_frames("", "train")
+    test_frames, test_windows = get_frames("", "test")
     lengths = {sequence: len(images) for sequence, images in frames.items()}
     near = vfi.build_windows(lengths, stride=1).assign(step=1)
     windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
-    budget = (FOR_A_GPU if vfi.gpu_name() else training.training_budget()) | {"hold": 0.1, "clip": 0.1} | budget
+    budget = (
+        (FOR_A_GPU if gpu_name() else training.training_budget())
+        | {"temporal_padding": 0.1, "global_clipnorm": 0.1}
+        | budget
+    )
     model, run = network(name), name
     if further:
         run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
-        model.set_weights(vfi.load_model(shipped.with_suffix(".keras")).get_weights())
+        model.set_weights(load_model(shipped.with_suffix(".keras")).get_weights())
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
-                vfi.write_whole(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
-    training.train(model, windows, frames, test_windows, test_frames, name=run, **budget)
+                vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
+    training.train(model, frames, windows, test_frames, test_windows, name=run, **budget)
 
 
 def card_facts(card: Path) -> dict[str, str]:
@@ -165,13 +173,13 @@ def publish_model(run_name: str, called: str) -> None:
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
         model.load_weights(archive.extract("model.weights.h5", folder))
     model.save(target / f"{name}.keras")
-    vfi.write_whole(target / f"{name}.csv", history.to_csv(index=False))
+    vfi.write_atomic(target / f"{name}.csv", history.to_csv(index=False))
     settings, last = run["settings"], history.iloc[-1]
     budget = json.dumps({name: settings[name] for name in BUDGET})
     if further:
         budget = json.dumps(json.loads(budget) | {name: settings[name] for name in ("loss", "learning_rate", "seed")})
         again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
-        again.append(f"    python tests/publish.py further {name} --budget '{budget}'")
+        again.append(f"    python tests/tools/publish.py further {name} --budget '{budget}'")
     else:
         notebook = "07" if name == "motion" else "04"
         again = [f"in notebook {notebook} set `DATASET` to a folder of clips and, before training,", ""]
@@ -187,8 +195,8 @@ def publish_model(run_name: str, called: str) -> None:
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {settings['precision']}; stored as float32 |",
-        f"| windows with frames missing at their ends | {settings.get('hold', 0):.0%} |",
-        f"| longest gradient | {settings.get('clip') or 'any'} |",
+        f"| windows with frames missing at their ends | {settings.get('temporal_padding', 0):.0%} |",
+        f"| longest gradient | {settings.get('global_clipnorm') or 'any'} |",
         f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",
         f"| minutes | {history.seconds.sum() / 60:.0f} |",
@@ -205,7 +213,7 @@ def publish_model(run_name: str, called: str) -> None:
         "All models of the series, alike and longer, on a GPU: `make train` (CONTRIBUTING.md).",
         "",
     ]
-    vfi.write_whole(target / f"{name}.md", "\n".join(card))
+    vfi.write_atomic(target / f"{name}.md", "\n".join(card))
     print(f"assets/models/{name}.keras, .csv, .md")
 
 
@@ -270,14 +278,14 @@ def results_table(path: Path) -> str:
         verdicts.append(
             f"- `{model}` {'beats' if gain > 0 else 'loses to'} the average by {abs(gain):.2f} dB; it is better in "
             f"{100 * shares['all windows']:.0f}% of the windows ({' and '.join(kinds)}). "
-            f"The mean colour of its frames is off by {overall.tint[model]:.1f} levels of 255."
+            f"The mean colour of its frames is off by {overall.colour_error[model]:.1f} levels of 255."
         )
     first = overall.iloc[0]
-    told = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."
+    caption = f"*{first.data}: {first.windows:.0f} windows, PSNR in dB. Measured {first.date} at commit {first.commit}."
     if how:
-        told += f" Trained on {trained.machine.iloc[0]}: {how}."
-    told = " ".join([told, *(words for _, words in others if words)])
-    return "\n".join([*rows, "", told + "*", "", *verdicts])
+        caption += f" Trained on {trained.machine.iloc[0]}: {how}."
+    caption = " ".join([caption, *(words for _, words in others if words)])
+    return "\n".join([*rows, "", caption + "*", "", *verdicts])
 
 
 def publish_readme(path: Path = ROOT / "README.md") -> None:
@@ -289,7 +297,7 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
         return f"{found[1]}\n{table(ROOT / 'assets' / found[2])}\n\n{found[3]}"
 
     text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
-    vfi.write_whole(path, text)
+    vfi.write_atomic(path, text)
 
 
 def main() -> None:

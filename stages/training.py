@@ -20,16 +20,17 @@ import pandas as pd
 from keras import ops
 
 import vfi_utils as vfi
+from stages import models
 
 
 def training_budget() -> dict:
-    """Return the epochs, steps an epoch, batch size and crop (px) that suit this machine, for `train`.
+    """Epochs, steps an epoch, batch size and crop (px) that suit this machine, for `train`.
 
     On a GPU an epoch goes once through MOT17's 1320 windows. Without one the runs are short enough to wait for.
     """
     if vfi.fast():
         return {"epochs": 2, "steps_per_epoch": 3, "batch_size": 2, "crop": 32}
-    if vfi.gpu_name():
+    if models.gpu_name():
         return {"epochs": 120, "steps_per_epoch": 83, "batch_size": 16, "crop": 64}
     return {"epochs": 8, "steps_per_epoch": 100, "batch_size": 8, "crop": 32}
 
@@ -42,16 +43,16 @@ def crop_batches(
     crop: int,
     seed: int,
     first_step: int = 0,
-    hold: float = 0.0,
+    temporal_padding: float = 0.0,
 ):
-    """Yield training batches for ever: random crops, flipped and reversed in time at random.
+    """Training batches, without end: random crops, flipped and reversed in time at random.
 
     Batch k depends on the seed and on k alone, so a resumed run sees the batches that it would have seen. Each window
     comes once before any comes again. Four batches are cut ahead by two threads.
 
     Args:
-        hold: share of the windows that lose frames at their ends, as beside a cut or at the ends of a video: the
-            nearest frame that is left is repeated in their place.
+        temporal_padding: share of the windows that lose frames at their ends, as beside a cut or at the ends of a
+            video: the nearest frame that is left is repeated in their place.
 
     Yields:
         inputs: uint8 `[B, crop, crop, 3 * model_frames]`.
@@ -70,7 +71,7 @@ def crop_batches(
             top, left = random.integers(height - crop + 1), random.integers(width - crop + 1)
             in_time, down, across = random.choice([1, -1], size=3)
             window = window[::in_time, top : top + crop, left : left + crop][:, ::down, ::across]
-            if random.random() < hold:
+            if random.random() < temporal_padding:
                 k = length // 2
                 before, after = random.integers(1, k + 1, size=2)
                 window = window[k + np.clip(np.arange(-k, k + 1), -before, after)]
@@ -107,10 +108,10 @@ def psnr_of_batch(target, prediction):
 
 def train(
     model,
-    windows: pd.DataFrame,
     frames: dict[str, np.ndarray],
-    test_windows: pd.DataFrame,
+    windows: pd.DataFrame,
     test_frames: dict[str, np.ndarray],
+    test_windows: pd.DataFrame,
     *,
     name: str,
     epochs: int,
@@ -121,19 +122,19 @@ def train(
     learning_rate: float = 1e-3,
     seed: int = 0,
     precision: str = "",
-    hold: float = 0.0,
-    clip: float = 0.0,
+    temporal_padding: float = 0.0,
+    global_clipnorm: float = 0.0,
     test_count: int = 32,
 ):
-    """Train a model, or carry on where a run of the same name stopped, or reuse it if it has finished.
+    """Trained model, of a run that begins, carries on where it stopped, or is reused if it has finished.
 
     Writes under `work/runs/<name>/`: `run.json` (settings, and whether the run has finished), `history.csv` (a row an
     epoch: the truth about the run), `backup/` (to resume from), `model.keras` (the last epoch's weights).
 
     Args:
         model: untrained keras model, uint8 `[B, H, W, 3 * n]` in, float32 `[B, H, W, 3]` in [0, 1] out.
-        windows, frames: what to learn from, as `get_frames(dataset, "train")` returns them.
-        test_windows, test_frames: what the test curve is measured on; nothing is chosen by it.
+        frames, windows: what to learn from, as `get_frames(dataset, "train")` returns them.
+        test_frames, test_windows: what the test curve is measured on; nothing is chosen by it.
         name: of the run.
         epochs, steps_per_epoch: length of the run; a step is one batch.
         batch_size, crop: windows in a batch, and side in px of the square cut from each.
@@ -141,8 +142,8 @@ def train(
         learning_rate: peak of Adam's rate: a warm-up over the first 5% of the steps, then a cosine down to 0.
         seed: of the crops, flips and order; the same seed gives the same batches.
         precision: "float32", "mixed_float16" or "mixed_bfloat16"; "" means mixed_float16 on a GPU, else float32.
-        hold: share of the training windows with frames missing at their ends (see `crop_batches`).
-        clip: norm to which the gradient of all weights together is shortened where it is longer; 0 means never.
+        temporal_padding: share of the training windows with frames missing at their ends (see `crop_batches`).
+        global_clipnorm: norm to which the gradient of all weights together is shortened if it is longer; 0: never.
         test_count: test windows, evenly spread, that are measured after every epoch.
 
     Returns:
@@ -156,7 +157,7 @@ def train(
     height, width = next(iter(frames.values())).shape[1:3]
     if not 1 <= crop <= min(height, width):
         raise ValueError(f"crop = {crop} px must be at least 1 and fit into frames of {width}x{height} px.")
-    precision = precision or ("mixed_float16" if vfi.gpu_name() else "float32")
+    precision = precision or ("mixed_float16" if models.gpu_name() else "float32")
     settings = {
         "architecture": architecture(model),
         "sequences": ", ".join(sorted(frames)),
@@ -169,31 +170,35 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
         "precision": precision,
-        "hold": hold,
+        "temporal_padding": temporal_padding,
+        "global_clipnorm": global_clipnorm,
     }
-    settings |= {"clip": clip} if clip else {}  # runs from before there was one stay valid
     folder = vfi.work("runs", name)
     if not (folder / "run.json").exists():
         vfi.from_drive(folder)
     if begin_run(folder, settings):
-        return vfi.load_model(name)
+        return models.load_model(name)
 
     done = finished_epochs(folder / "backup", steps_per_epoch)
-    batches = crop_batches(frames, windows, vfi.frames_of(model), batch_size, crop, seed, done * steps_per_epoch, hold)
+    first_step = done * steps_per_epoch
+    batches = crop_batches(
+        frames, windows, models.frames_of(model), batch_size, crop, seed, first_step, temporal_padding
+    )
     neighbours, targets = vfi.take_windows(test_frames, vfi.spread(test_windows, test_count))
     average = vfi.psnr(vfi.average(neighbours), targets).mean()
     config = model.get_config()
-    learner = compile_for_training(model, loss, learning_rate, epochs * steps_per_epoch, precision, clip)
+    steps = epochs * steps_per_epoch
+    trained = compile_for_training(model, loss, learning_rate, steps, precision, global_clipnorm)
     print(
         f"{name}: {len(windows)} windows; {epochs} epochs of {steps_per_epoch} steps of {batch_size} crops of "
-        f"{crop}x{crop} px; {model.count_params():,} parameters; {loss}; on {vfi.gpu_name() or 'the CPU'}",
+        f"{crop}x{crop} px; {model.count_params():,} parameters; {loss}; on {models.gpu_name() or 'the CPU'}",
         flush=True,
     )
-    learner.fit(
+    trained.fit(
         batches,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        validation_data=(vfi.innermost(neighbours, vfi.frames_of(model)), targets.astype(np.float32) / 255),
+        validation_data=(vfi.innermost(neighbours, models.frames_of(model)), targets.astype(np.float32) / 255),
         validation_batch_size=8,
         shuffle=False,
         callbacks=[
@@ -205,7 +210,7 @@ def train(
     )
     batches.close()
     model = type(model).from_config(config)
-    model.set_weights(learner.get_weights())
+    model.set_weights(trained.get_weights())
     finish_run(folder, model)
     return model
 
@@ -217,16 +222,16 @@ def finish_run(folder: Path, model) -> None:
     run = json.loads((folder / "run.json").read_text()) | {
         "finished": True,
         "seconds": round(pd.read_csv(folder / "history.csv").seconds.sum(), 1),
-        "machine": vfi.gpu_name() or f"CPU, {os.cpu_count()} cores",
+        "machine": models.gpu_name() or f"CPU, {os.cpu_count()} cores",
         "keras": f"{keras.__version__} on {keras.backend.backend()}",
     }
-    vfi.write_whole(folder / "run.json", json.dumps(run, indent=1))
+    vfi.write_atomic(folder / "run.json", json.dumps(run, indent=1))
     shutil.rmtree(folder / "backup", ignore_errors=True)
     vfi.to_drive(folder)
 
 
 def architecture(model) -> str:
-    """Return a fingerprint of a model's layers, whatever the model and they are called and wherever their code is."""
+    """Fingerprint of a model's layers, whatever the model and they are called and wherever their code is."""
     config = copy.deepcopy(model.get_config())
     for layer in config.get("layers", []):
         if layer.get("registered_name"):
@@ -238,29 +243,30 @@ def architecture(model) -> str:
 
 
 def begin_run(folder: Path, settings: dict) -> bool:
-    """Say whether the run in `folder` has finished; start or resume it otherwise.
+    """Whether the run in `folder` has finished; otherwise it is started or resumed.
 
     Raises:
         ValueError: if it was made with other settings. Resuming would ignore some of them silently.
     """
     begun = [folder / name for name in ("history.csv", "backup", "model.keras") if (folder / name).exists()]
     if not (folder / "run.json").exists() or not begun:
-        vfi.write_whole(folder / "run.json", json.dumps({"settings": settings, "finished": False}, indent=1))
+        vfi.write_atomic(folder / "run.json", json.dumps({"settings": settings, "finished": False}, indent=1))
         return False
     run = json.loads((folder / "run.json").read_text())
     if run["settings"] != settings:
         raise ValueError(
-            f"The run in {vfi.shown(folder)} was made with other settings ({vfi.changes(run['settings'], settings)}). "
-            "Give this one another name (RUN_SUFFIX in notebook 04), or delete that folder, and its copy on Drive."
+            f"The run in {vfi.display_path(folder)} was made with other settings "
+            f"({vfi.changes(run['settings'], settings)}). Give this one another name (RUN_SUFFIX in notebook 04), or "
+            "delete that folder, and its copy on Drive."
         )
     finished = run["finished"] and (folder / "model.keras").exists()
     doing = "reusing the finished run" if finished else "carrying on with the run"
-    print(f"{folder.name}: {doing} in {vfi.shown(folder)}")
+    print(f"{folder.name}: {doing} in {vfi.display_path(folder)}")
     return finished
 
 
 def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
-    """Return how many epochs a backup holds, after mending what an interruption left half-written.
+    """Number of epochs that a backup holds, after mending what an interruption left half-written.
 
     `BackupAndRestore` writes the weights first and the epoch's number after, so a kill between the two leaves a number
     that is one too low, and a kill during the first leaves weights that cannot be read. The optimiser's own step count
@@ -279,14 +285,16 @@ def finished_epochs(backup: Path, steps_per_epoch: int) -> int:
             print("the last backup is broken; going on from the one before")
             shutil.copyfile(previous, latest)
         epochs = math.ceil(steps / steps_per_epoch)
-        vfi.write_whole(backup / "training_metadata.json", json.dumps({"epoch": epochs, "batch": 0}))
+        vfi.write_atomic(backup / "training_metadata.json", json.dumps({"epoch": epochs, "batch": 0}))
         return epochs
     shutil.rmtree(backup, ignore_errors=True)
     return 0
 
 
-def compile_for_training(model, loss: str, learning_rate: float, steps: int, precision: str, clip: float = 0.0):
-    """Return the model compiled with Adam and a warmed-up cosine; in mixed precision where that is safe, if asked.
+def compile_for_training(
+    model, loss: str, learning_rate: float, steps: int, precision: str, global_clipnorm: float = 0.0
+):
+    """Model compiled with Adam and a warmed-up cosine; in mixed precision, if wanted, where that is safe.
 
     In mixed precision the inner convolutions, normalisations and activations compute with 16 bits. The rest stays in
     float32: rescaling, sums, warps, and convolutions with a bias and no activation, whose output is colours or motion.
@@ -304,7 +312,7 @@ def compile_for_training(model, loss: str, learning_rate: float, steps: int, pre
     rate = keras.optimizers.schedules.CosineDecay(
         learning_rate / 100, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip or None)
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=global_clipnorm or None)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer, LOSSES[loss], metrics=[keras.metrics.MeanMetricWrapper(psnr_of_batch, name="psnr")])
@@ -312,7 +320,7 @@ def compile_for_training(model, loss: str, learning_rate: float, steps: int, pre
 
 
 def epoch_log(folder: Path, done: int, epochs: int, steps_per_epoch: int, average: float):
-    """Return the callback that prints a line and appends a row to `history.csv` after every epoch.
+    """Callback that prints a line and appends a row to `history.csv` after every epoch.
 
     A row is written before the epoch is backed up. An epoch that is done again replaces its row, so that the file
     holds each epoch once whenever it is read. `average` is what the average of the neighbours scores in the windows of
@@ -354,7 +362,7 @@ def epoch_log(folder: Path, done: int, epochs: int, steps_per_epoch: int, averag
                 "seconds": round(time.perf_counter() - self.started, 2),
             }
             self.rows.append(row)
-            vfi.write_whole(path, pd.DataFrame(self.rows).astype({"epoch": int, "step": int}).to_csv(index=False))
+            vfi.write_atomic(path, pd.DataFrame(self.rows).astype({"epoch": int, "step": int}).to_csv(index=False))
             print(
                 f"epoch {epoch + 1}/{epochs}: train loss {row['loss']:.4f}, {row['psnr']:.2f} dB; "
                 f"test loss {row['test_loss']:.4f}, {row['test_psnr']:.2f} dB; {row['seconds']:.0f} s",

@@ -1,20 +1,12 @@
-"""Layers that move pixels, and drawing large frames with the motion of small ones: notebooks 06 to 08.
+"""Keras layers that move pixels, for the networks of notebooks 06 and 07.
 
 Importing this module registers the layers with keras, so that a `.keras` file that holds them can be loaded.
 """
 
 from __future__ import annotations
 
-import functools
-
 import keras
-import numpy as np
-from keras import layers, ops
-from PIL import Image
-
-import vfi_utils as vfi
-
-SMALL = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
+from keras import ops
 
 
 def warp(images, flow, kernel: str = "linear"):
@@ -57,7 +49,7 @@ def tap_weights(t, kernel: str) -> list:
     return [1 - t, t]
 
 
-def slopes(images):
+def image_gradients(images):
     """Central differences across and down, px^-1; each of the images' shape `[B, H, W, C]`; edges repeat."""
     padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
     across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
@@ -134,8 +126,8 @@ class BatchToFrames(Layer):
         return (None, *shape[1:3], shape[3] * self.frames)
 
 
-@keras.saving.register_keras_serializable("vfi")
-class Double(Layer):
+@keras.saving.register_keras_serializable("vfi", name="Double")  # as shipped models call it
+class Upsample(Layer):
     """Enlarge twofold, bilinearly, whatever the size: `[B, H, W, C]` -> `[B, 2H, 2W, C]`.
 
     Keras' own `UpSampling2D` fails where TensorFlow does not know the size while it traces.
@@ -184,7 +176,7 @@ class LucasKanade(Layer):
 
     def call(self, moved, still):
         moved, still = ops.cast(moved, "float32"), ops.cast(still, "float32")
-        across, down = slopes((moved + still) / 2 if self.symmetric else moved)
+        across, down = image_gradients((moved + still) / 2 if self.symmetric else moved)
         error = (still - moved) / (2 if self.symmetric else 1)
         products = [across * across, across * down, down * down, across * error, down * error]
         sums = ops.stack([ops.mean(product, axis=-1) for product in products], axis=-1)
@@ -207,78 +199,3 @@ class Median(Layer):
         padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
         nine = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
         return ops.stop_gradient(ops.sort(ops.stack(nine, axis=-1), axis=-1)[..., 4])
-
-
-def moves_pixels(model) -> bool:
-    """Say whether a model has layers named "flow", "weights" and "residual", as notebook 07's has."""
-    return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
-
-
-@functools.lru_cache(maxsize=4)  # it is compiled once
-def inside(model, *names: str):
-    """Return a model over the same weights that gives out the named layers' outputs."""
-    return keras.Model(model.input, [model.get_layer(name).output for name in names])
-
-
-@functools.lru_cache(maxsize=4)
-def blender(frames: int):
-    """Return a model that fetches pixels and blends them, as a network of notebook 07 ends.
-
-    It takes frames uint8 `[B, H, W, 3 * n]` and maps float32 `[B, h, w, 3 * n + 3]`: flows, weights and a residual.
-    """
-    stacked = keras.Input((None, None, 3 * frames), dtype="uint8")
-    maps = keras.Input((None, None, 3 * frames + 3))
-    flow, weights, residual = ops.split(maps, [2 * frames, 3 * frames], axis=-1)
-    pictures = FramesToBatch(frames=frames)(layers.Rescaling(1 / 255)(stacked))
-    fetched = Warp(kernel="cubic")(pictures, FramesToBatch(frames=frames)(flow))
-    fetched = BatchToFrames(frames=frames)(fetched)
-    pairs = zip(ops.split(weights, frames, axis=-1), ops.split(fetched, frames, axis=-1), strict=True)
-    return keras.Model([stacked, maps], layers.Add()([residual, *(layers.Multiply()(pair) for pair in pairs)]))
-
-
-def move_pixels(model, neighbours: np.ndarray, tile: int = vfi.TILE, side: int = SMALL) -> np.ndarray:
-    """Draw middle frames with the motion of small ones and the pixels of large ones.
-
-    The model, trained on small frames, knows small motion. It sees a copy shrunk to `side` px; its flow, weights and
-    residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
-
-    Args:
-        model: one that `moves_pixels`.
-        neighbours: uint8 `[B, n, H, W, 3]`.
-        tile: side in px of what is drawn at once. The result does not depend on it.
-        side: px, the longer one of the shrunken copy.
-
-    Returns:
-        float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
-    """
-    frames, (height, width) = vfi.frames_of(model), neighbours.shape[2:4]
-    stacked = vfi.innermost(neighbours, frames)
-    small = [max(1, round(length * side / max(height, width))) for length in (width, height)]
-    copies = [
-        [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
-        for stack in stacked
-    ]
-    copies = np.stack([np.concatenate(copy, axis=-1) for copy in copies])
-    maps = np.concatenate(inside(model, "flow", "weights", "residual").predict_on_batch(copies), axis=-1)
-    scale = np.array([width, height]) / small
-
-    def draw(top: int, left: int) -> np.ndarray:
-        rows, columns = np.arange(top, min(top + tile, height)), np.arange(left, min(left + tile, width))
-        places = np.stack(np.meshgrid((columns + 0.5) / scale[0], (rows + 0.5) / scale[1]), axis=-1) - 0.5
-        places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
-        places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
-        places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
-        local = np.array(ops.convert_to_numpy(warp(maps, places)))
-        flow = local[..., : 2 * frames].reshape(*local.shape[:3], frames, 2) * scale.astype(np.float32)
-        here = np.stack(np.meshgrid(columns, rows), axis=-1)[:, :, None].astype(np.float32)
-        flow = np.clip(here + flow, 0, [width - 1, height - 1]).astype(np.float32) - here  # beyond is the edge
-        reach = -(-int(np.abs(flow).max() + 3) // 32) * 32  # px around the tile from which pixels are fetched
-        around = [
-            np.clip(np.arange(side[0] - reach, side[-1] + reach + 1), 0, length - 1)
-            for side, length in ((rows, height), (columns, width))
-        ]
-        local[..., : 2 * frames] = (flow + reach).reshape(*local.shape[:3], -1)
-        return blender(frames).predict_on_batch([stacked[:, around[0]][:, :, around[1]], local])
-
-    lines = [[draw(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
-    return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)

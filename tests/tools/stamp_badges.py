@@ -1,4 +1,4 @@
-"""Write the repository's name into every link to it: python tests/stamp_badges.py owner/name
+"""Write the repository's name into every link to it: python tests/tools/stamp_badges.py owner/name
 
 The name in use stands in `vfi_utils.py` (REPOSITORY). It is changed last, so an interrupted run can be repeated.
 """
@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "assets/*.md", "notebooks/*.ipynb", ".github/**/*.yml", "pyproject.toml", "vfi_utils.py")
 BEFORE = r"(github\.com/|/github/|githubusercontent\.com/|^REPOSITORY = \")"
 

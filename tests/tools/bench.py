@@ -1,7 +1,7 @@
 """Measure what the series promises of speed and memory, each beside a baseline in the same run.
 
-python tests/bench.py                    # everything, about fifteen minutes on two cores
-python tests/bench.py decode --footage F # one part; F: a folder of 1920x1080 JPEGs instead of a drawn picture
+python tests/tools/bench.py                    # everything, about fifteen minutes on two cores
+python tests/tools/bench.py decode --footage F # one part; F: a folder of 1920x1080 JPEGs instead of a drawn picture
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
 from definitions import definitions
+from stages import ffmpeg, mot17, training
+from stages import sample_street as street
+from stages.models import gpu_name, load_model, predict_middle
 
 
 def street_jpeg(path: Path) -> None:
     """Save a drawn street as a 1920x1080 JPEG with a little grain: 200 to 400 KB, as those of MOT17."""
-    street = vfi.load_module("footage/sample_street")
     with tempfile.TemporaryDirectory() as folder:
         street.draw_sequence(Path(folder), next(iter(street.SEQUENCES)), 1)
         picture = Image.open(next(Path(folder).glob("img1/*.jpg"))).resize((1920, 1080), Image.Resampling.LANCZOS)
@@ -72,8 +74,8 @@ def decode(folder: Path, footage: str) -> bool:
 MEMORY = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-import vfi_utils as vfi
-table = vfi.build_frames(sys.argv[2])
+from stages.frames import build_frames
+table = build_frames(sys.argv[2])
 print(table.groupby("split").windows.sum().to_dict(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
@@ -81,7 +83,7 @@ print(table.groupby("split").windows.sum().to_dict(), resource.getrusage(resourc
 def memory(folder: Path, footage: str) -> bool:
     """Peak memory of notebook 02's stage for all of MOT17: its 14 sequences, each image a link to one picture."""
     street_jpeg(folder / "picture.jpg")
-    for name, (split, frames, *_) in vfi.MOT17.items():
+    for name, (split, frames, *_) in mot17.MOT17.items():
         images = folder / "all" / split / name / "img1"
         images.mkdir(parents=True)
         for number in range(1, frames + 1):
@@ -89,11 +91,15 @@ def memory(folder: Path, footage: str) -> bool:
     environment = {**os.environ, "VFI_WORK": str(folder / "work")}
     started = time.perf_counter()
     command = [sys.executable, "-c", MEMORY, str(vfi.ROOT), str(folder / "all")]
-    told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    frames = sum(known[1] for known in vfi.MOT17.values())
-    print(f"memory, {frames} frames of 1920x1080 in {time.perf_counter() - started:.0f} s: windows, peak GiB {told}")
+    last_line = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout.splitlines()[-1]
+    frames = sum(known[1] for known in mot17.MOT17.values())
+    print(
+        f"memory, {frames} frames of 1920x1080 in {time.perf_counter() - started:.0f} s: windows, peak GiB {last_line}"
+    )
     print("  (promised: under 1 GB)")
-    return float(told.split()[-1]) < 1e9 / 2**30
+    return float(last_line.split()[-1]) < 1e9 / 2**30
 
 
 def feeding(folder: Path, footage: str) -> bool:
@@ -103,7 +109,6 @@ def feeding(folder: Path, footage: str) -> bool:
     frames = {"a": random.integers(0, 256, (400, 90, 160, 3), dtype=np.uint8)}
     np.save(folder / "a.npy", frames["a"])
     frames = {"a": np.load(folder / "a.npy", mmap_mode="r")}
-    training = vfi.load_module("training")
     model = training.compile_for_training(build(), "mse", 1e-3, 1000, "float32")
     batches = training.crop_batches(frames, vfi.build_windows({"a": 400}), 6, batch_size=8, crop=64, seed=0)
     fixed = next(batches)
@@ -115,32 +120,31 @@ def feeding(folder: Path, footage: str) -> bool:
             model.train_on_batch(*(next(batches) if kind == "real" else fixed))
             seconds[kind].append(time.perf_counter() - started)
     real, same = np.median(seconds["real"]), np.median(seconds["fixed"])
-    place = vfi.gpu_name() or "the CPU"
+    place = gpu_name() or "the CPU"
     print(f"feeding, on {place}: {real:.3f} s a step with real batches, {same:.3f} s on one fixed batch")
     print(f"  ratio {real / same:.3f} (promised: at most 1.10)")
     return bool(real / same <= 1.1)
 
 
-def drawing(folder: Path, footage: str) -> bool:
-    """Time to draw one frame at a time: models of the series beside what ffmpeg and OpenCV need, on all cores."""
+def predicting(folder: Path, footage: str) -> bool:
+    """Time to predict one frame at a time: models of the series beside what ffmpeg and OpenCV need, on all cores."""
     import peers
 
-    street = vfi.load_module("footage/sample_street")
     street.draw_sequence(folder, "street-06", 7)
     shipped = [name for name in ("motion", "dncnn") if (vfi.ASSETS / "models" / f"{name}.keras").exists()]
-    drawers = {name: functools.partial(vfi.predict_middle, vfi.load_model(name)) for name in shipped} | peers.PEERS
+    predictors = {name: functools.partial(predict_middle, load_model(name)) for name in shipped} | peers.PEERS
     times = {}
     for size, repeats in (((160, 90), 15), ((1280, 720), 3)):
         pictures = [Image.open(file).resize(size, Image.Resampling.BICUBIC) for file in vfi.image_files(folder)]
         neighbours, _ = vfi.split_middle(np.stack(pictures)[None])
-        for name, draw in drawers.items():
+        for name, predict in predictors.items():
             seconds = []
             for _ in range(repeats + 1):  # the first compiles
                 started = time.perf_counter()
-                draw(neighbours)
+                predict(neighbours)
                 seconds.append(time.perf_counter() - started)
             times[name, size] = 1000 * np.median(seconds[1:])
-            print(f"drawing, {size[0]}x{size[1]}: {name} {times[name, size]:.0f} ms a frame", flush=True)
+            print(f"predicting, {size[0]}x{size[1]}: {name} {times[name, size]:.0f} ms a frame", flush=True)
     small, large = times[shipped[0], (160, 90)], times[shipped[0], (1280, 720)]
     print(f"  {shipped[0]}: 1280x720 takes {large / small:.0f} times as long as 160x90 (promised: at most 60)")
     print("  at 160x90 fLDRnet takes 82 to 115 ms and EBME 150 to 280 (measured elsewhere, one thread; promised: less)")
@@ -149,14 +153,12 @@ def drawing(folder: Path, footage: str) -> bool:
 
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:
     """Write a drawn street, enlarged to `size` (width, height) px, as a video; it goes back and forth if it is long."""
-    street = vfi.load_module("footage/sample_street")
     with tempfile.TemporaryDirectory() as folder:
         street.draw_sequence(Path(folder), "street-06", min(frames, 24))
         drawn = [Image.open(file).resize(size, Image.Resampling.LANCZOS) for file in vfi.image_files(Path(folder))]
     there_and_back = itertools.cycle([*drawn, *drawn[-2:0:-1]])
-    shown = (np.asarray(next(there_and_back)) for _ in range(frames))
-    video = vfi.load_module("video")
-    video.write_frames(path, shown, Fraction(rate), [*video.H264, "-preset", "veryfast"])
+    played = (np.asarray(next(there_and_back)) for _ in range(frames))
+    ffmpeg.write_frames(path, played, Fraction(rate), [*ffmpeg.H264, "-preset", "veryfast"])
 
 
 VIDEO_SPEED = """
@@ -165,17 +167,17 @@ from pathlib import Path
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 sys.path.insert(0, sys.argv[1])
-import vfi_utils as vfi
-video = vfi.load_module("video")
+from stages import ffmpeg, video
+from stages.models import frame_predictor, load_model
 source, name = Path(sys.argv[2]), sys.argv[3]
-facts, draw = video.read_facts(source), video.middle_drawer(vfi.load_model(name))
-list(video.interpolate_frames(video.read_frames(source.with_name("two.mp4")), 2, draw))  # compiles
+facts, predict = video.read_facts(source), frame_predictor(load_model(name))
+list(video.interpolate_frames(ffmpeg.read_frames(source.with_name("two.mp4")), 2, predict))  # compiles
 started = time.perf_counter()
-stream = video.interpolate_frames(video.read_frames(source), 2, draw)
-count = video.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
+stream = video.interpolate_frames(ffmpeg.read_frames(source), 2, predict)
+count = ffmpeg.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
 ours, started = count / (time.perf_counter() - started), time.perf_counter()
 even = f"minterpolate=fps={facts['rate'] * 2}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
-with video.ffmpeg("-i", source, "-vf", even, *video.H264, source.with_name("ffmpeg.mp4")):
+with ffmpeg.run("-i", source, "-vf", even, *ffmpeg.H264, source.with_name("ffmpeg.mp4")):
     pass
 print(ours, video.read_facts(source.with_name("ffmpeg.mp4"))["frames"] / (time.perf_counter() - started))
 """
@@ -188,8 +190,8 @@ def video(folder: Path, footage: str) -> bool:
         street_clip(folder / "clip.mp4", size, frames)
         street_clip(folder / "two.mp4", size, 2)
         command = [sys.executable, "-c", VIDEO_SPEED, str(vfi.ROOT), str(folder / "clip.mp4"), name]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        ours, theirs = map(float, told.split())
+        last_line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        ours, theirs = map(float, last_line.split())
         print(f"video, {size[0]}x{size[1]}: {name} {ours:.2f} frames/s, ffmpeg's minterpolate {theirs:.2f} frames/s")
     return True
 
@@ -198,20 +200,20 @@ VIDEO_MEMORY = """
 import os, re, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import vfi_utils as vfi
+from stages import video
 peaks = {}  # MiB, of this process and of each ffmpeg that it starts
 def watch():
     while True:
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
-                told = dict(re.findall(r"(?m)^(Pid|PPid|VmHWM):\\s+(\\d+)", status.read_text()))
+                found = dict(re.findall(r"(?m)^(Pid|PPid|VmHWM):\\s+(\\d+)", status.read_text()))
             except OSError:
                 continue  # it has ended
-            if str(os.getpid()) in (told["Pid"], told["PPid"]) and "VmHWM" in told:
-                peaks[told["Pid"]] = int(told["VmHWM"]) / 2**10
+            if str(os.getpid()) in (found["Pid"], found["PPid"]) and "VmHWM" in found:
+                peaks[found["Pid"]] = int(found["VmHWM"]) / 2**10
         time.sleep(0.1)
 threading.Thread(target=watch, daemon=True).start()
-vfi.load_module("video").interpolate_video(*sys.argv[2:4], model=sys.argv[4])
+video.interpolate_video(*sys.argv[2:4], model=sys.argv[4])
 time.sleep(0.3)
 print(peaks.pop(str(os.getpid())), max(peaks.values()))
 """
@@ -230,8 +232,8 @@ def video_memory(folder: Path, footage: str) -> bool:
         street_clip(source, (1280, 720), 24 * seconds)
         files = [str(path) for path in (source, target, folder / "small.keras")]
         command = [sys.executable, "-c", VIDEO_MEMORY, str(vfi.ROOT), *files]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        peaks[seconds] = list(map(float, told.split()))
+        last_line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        peaks[seconds] = list(map(float, last_line.split()))
         ours, theirs = peaks[seconds]
         print(f"video memory, {seconds} s of 1280x720: peak {ours:.0f} MiB, and {theirs:.0f} MiB in ffmpeg", flush=True)
     growth = [long / short - 1 for short, long in zip(peaks[10], peaks[60])]
@@ -244,7 +246,7 @@ def main() -> None:
         "decode": decode,
         "memory": memory,
         "feeding": feeding,
-        "drawing": drawing,
+        "predicting": predicting,
         "video": video,
         "video_memory": video_memory,
     }

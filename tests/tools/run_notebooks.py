@@ -1,8 +1,8 @@
 """Run notebooks in order, each in a fresh kernel of this interpreter, and name the tables and figures they leave.
 
-python tests/run_notebooks.py                      # all of them; executed copies go to work/notebooks/
-python tests/run_notebooks.py notebooks/05_*.ipynb # one
-python tests/run_notebooks.py --in-place           # all of them; the executed notebooks replace those in notebooks/
+python tests/tools/run_notebooks.py                      # all of them; executed copies go to work/notebooks/
+python tests/tools/run_notebooks.py notebooks/05_*.ipynb # one
+python tests/tools/run_notebooks.py --in-place           # all of them, in notebooks/ itself
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NATIVE_LOG = re.compile(  # what TensorFlow's C++ code logs: dates and addresses that differ in every run
     r"^(?:[IWE]\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\S+ [IWE] |WARNING: All log messages before absl).*\n?",
@@ -40,22 +40,22 @@ class KernelHere(AsyncKernelManager):
 
 
 class Client(NotebookClient):
-    """A notebook client that tells on the terminal which cell runs and what it prints, as it does so."""
+    """A notebook client that shows on the terminal which cell runs and what it prints, as it does so."""
 
     def __init__(self, nb, name: str, **options):
         super().__init__(nb, kernel_manager_class=KernelHere, kernel_name="python3", record_timing=False, **options)
-        self.on_cell_execute = self.tell_start
-        self.on_cell_executed = self.tell_end
+        self.on_cell_execute = self.print_start
+        self.on_cell_executed = self.print_end
         self.name = name
         self.code_cells = [i for i, cell in enumerate(nb.cells) if is_code(cell)]
         self.cell_started = 0.0
 
-    def tell_start(self, cell, cell_index):
+    def print_start(self, cell, cell_index):
         self.cell_started = time.monotonic()
         first_line = next((line for line in cell.source.splitlines() if not line.startswith("#")), cell.source)
         print(f"[{self.place(cell_index)}] {first_line}", flush=True)
 
-    def tell_end(self, cell, cell_index, execute_reply):
+    def print_end(self, cell, cell_index, execute_reply):
         seconds = time.monotonic() - self.cell_started
         if seconds >= 1:
             print(f"[{self.place(cell_index)}] took {seconds:.0f} s", flush=True)

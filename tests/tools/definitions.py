@@ -21,13 +21,13 @@ MOTION = (
     "convolution",
     "head",
     "inner",
-    "classic_flow",
+    "coarse_to_fine_flow",
     "compare",
     "align",
     "amplify",
-    "second_opinion",
+    "refinement",
 )
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def definitions(notebook: str, *names: str) -> dict:
@@ -38,7 +38,7 @@ def definitions(notebook: str, *names: str) -> dict:
     """
     space: dict = {"vfi": vfi}
     for cell in nbformat.read(NOTEBOOKS / notebook, as_version=4).cells:
-        if cell.cell_type != "code" or cell.source.startswith("# Setup"):
+        if cell.cell_type != "code" or cell.source.startswith("# @title Setup"):
             continue
         for node in ast.parse(cell.source).body:
             name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else getattr(node, "name", "")

@@ -8,79 +8,31 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
+from PIL import Image
 
 import vfi_utils as vfi
+from stages import shots
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
 GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
 
 
-def frame_changes(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """Return how much each frame differs from the one before, in levels of 255: float32 `[T, 2]`, the first row 0.
-
-    Column 0 is the mean over a 64x36 thumbnail, which jumps at a cut. Column 1 is the mean over the 8x8 block that
-    changed most (wide frames are shrunk to 480 to 959 px first), which is small only where nothing moves at all.
-    `frames` (uint8 `[H, W, 3]` each) may come one by one: two are held at a time.
-    """
-    from PIL import Image, ImageChops
-
-    rows, before = [], None
-    for frame in frames:
-        picture = Image.fromarray(frame).reduce(max(1, frame.shape[1] // 480))
-        thumbnail = np.asarray(picture.resize((64, 36), Image.Resampling.BOX), np.int16)
-        picture_before, thumbnail_before = before or (picture, thumbnail)
-        blocks = np.asarray(ImageChops.difference(picture, picture_before).reduce(8))
-        rows.append((np.abs(thumbnail - thumbnail_before).mean(), blocks.mean(-1).max()))
-        before = picture, thumbnail
-    return np.array(rows, np.float32).reshape(-1, 2)
-
-
-def find_duplicates(frames: Iterable[np.ndarray]) -> list[int]:
-    """Return the indices of frames that repeat the one before, as every fifth does in a film of 24 fps shown at 30.
-
-    A frame repeats if nothing changed (less than 2 levels of 255), or no more than compression does (16 levels) and 2.5
-    times less than near by, on both sides. `frames`: uint8 `[T, H, W, 3]`, also one by one, or their `frame_changes`.
-    """
-    block = (frames if getattr(frames, "ndim", 0) == 2 else frame_changes(frames))[1:, 1]
-    near = np.pad(block, 2, constant_values=np.inf)  # beyond an end, the other side decides
-    near = np.minimum(np.maximum(near[:-4], near[1:-3]), np.maximum(near[3:-1], near[4:]))
-    near[np.isinf(near)] = 0
-    return (np.flatnonzero(block < np.clip(near / 2.5, 2, 16)) + 1).tolist()
-
-
-def find_cuts(frames: Iterable[np.ndarray], threshold: float = 10) -> list[int]:
-    """Return the index of the first frame of each new shot; frame 0 is not one.
-
-    A cut changes the picture by `threshold` levels of 255, and by half, more than the steps before and after it do. In
-    a fast pan all steps are large, and a flash is two large steps together: neither is a cut. Dissolves are not found.
-    `frames`: as in `find_duplicates`; those it finds are no steps.
-    """
-    changed = frames if getattr(frames, "ndim", 0) == 2 else frame_changes(frames)
-    steps = np.setdiff1d(np.arange(1, len(changed)), find_duplicates(changed))
-    near = np.pad(changed[steps, 0], 1)
-    near = np.maximum(near[:-2], near[2:])
-    return steps[changed[steps, 0] > np.maximum(near + threshold, near * 1.5)].tolist()
-
-
 def read_clip(path: Path) -> Iterator:
-    """Yield a dict of a clip's `fps`, `size` (width, height) and expected `frames`, then its frames: uint8 `[H, W, 3]`.
+    """A dict of a clip's `fps`, `size` (width, height) and expected `frames`, then its frames: uint8 `[H, W, 3]`.
 
     A clip is a video or a MOT17-shaped sequence. Each frame comes once, in the order in which it is shown: without
     "passthrough", ffmpeg repeats and drops frames to even out a variable rate. ValueError says why one is unreadable.
     """
-    import imageio_ffmpeg
-    from PIL import Image
-
     try:
         if path.is_dir():
-            info = configparser.ConfigParser()
-            info.read(path / "seqinfo.ini")
             frames = (np.asarray(Image.open(file).convert("RGB")) for file in vfi.image_files(path))
-            fps, first, expected = info.getfloat("Sequence", "frameRate"), next(frames), len(vfi.image_files(path))
+            fps, expected = float(vfi.read_seqinfo(path)["framerate"]), len(vfi.image_files(path))
+            first = next(frames)
             (height, width, _), frames = first.shape, itertools.chain([first], frames)
         else:
             stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
@@ -88,7 +40,7 @@ def read_clip(path: Path) -> Iterator:
             (width, height), fps, expected = facts["size"], facts["fps"], round(facts["fps"] * facts["duration"])
             frames = (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream)
         if fps <= 0:
-            raise OSError("it does not tell its frame rate")
+            raise OSError("it has no frame rate")
         yield {"fps": fps, "size": (width, height), "frames": expected}
         yield from frames
     except (OSError, RuntimeError, LookupError, AttributeError, configparser.Error) as error:
@@ -97,11 +49,10 @@ def read_clip(path: Path) -> Iterator:
 
 
 def import_clip(path: Path, name: str, folder: Path) -> str:
-    """Decode a clip once; make each shot's part of its first 80% and of its end a sequence; return a report.
+    """Report on a clip, decoded once: of each shot, the part in the first 80% and that in the end become sequences.
 
     Windows never cross sequences, so none crosses a cut, and no frame is near both a training and a test window.
     """
-    from PIL import Image
 
     def keep(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for index, frame in enumerate(frames):
@@ -116,8 +67,8 @@ def import_clip(path: Path, name: str, folder: Path) -> str:
         width, height = (-(-side // factor) for side in size)  # rounded up, as `reduce` does
         print(f"reading {path.name}: about {expected} frames", flush=True)
         vfi.check_disk(folder, expected * width * height, f"Importing {path.name}")  # a byte a pixel is plenty
-        changed = frame_changes(keep(clip))
-    count, cuts, made = len(changed), find_cuts(changed), {}
+        changed = shots.frame_changes(keep(clip))
+    count, cuts, made = len(changed), shots.find_cuts(changed), {}
     train = round(0.8 * max(count - GAP, 0))
     for shot, (first, end) in enumerate(zip([0, *cuts], [*cuts, count], strict=True), start=1):
         sequence = f"{name}-shot{shot}" if cuts else name
@@ -128,17 +79,16 @@ def import_clip(path: Path, name: str, folder: Path) -> str:
         (folder / sequence / "img1").mkdir(parents=True)
         for number, index in enumerate(part, start=1):
             (decoded / f"{index}.jpg").rename(folder / sequence / "img1" / f"{number:06d}.jpg")
-        info = f"[Sequence]\nname={Path(sequence).name}\nimDir=img1\nframeRate={fps:g}\nseqLength={len(part)}\n"
-        vfi.write_whole(folder / sequence / "seqinfo.ini", f"{info}imWidth={width}\nimHeight={height}\nimExt=.jpg\n")
+        vfi.write_seqinfo(folder / sequence, rate=fps, frames=len(part), size=(width, height))
     shutil.rmtree(decoded)
     times = ", ".join(f"{cut / fps:.2f} s" for cut in cuts) or "none"
-    told = f"{path.name}: {count} frames, {width}x{height}, {fps:g} fps; cuts: {times}; repeated frames: "
-    told += f"{len(find_duplicates(changed))}; {''.join(f'{name} {len(part)}, ' for name, part in made.items())}"
-    return f"{told}left out {count - sum(map(len, made.values()))}"
+    report = f"{path.name}: {count} frames, {width}x{height}, {fps:g} fps; cuts: {times}; repeated frames: "
+    lengths = "".join(f"{name} {len(part)}, " for name, part in made.items())
+    return f"{report}{len(shots.find_duplicates(changed))}; {lengths}left out {count - sum(map(len, made.values()))}"
 
 
 def find_clips(source: Path) -> dict[str, Path]:
-    """Find the videos and the MOT17-shaped sequences that stand in a folder, each under a name of its own."""
+    """Videos and MOT17-shaped sequences that stand in a folder, each under a name of its own."""
     clips = {}
     for path in sorted(source.iterdir()):
         video = path.is_file() and path.suffix.lower() in VIDEOS and not path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""MOT17 from its archives: one copy of the sequences asked for, checked image by image, and nothing else."""
+"""MOT17 from its archives: one copy of the sequences wanted, checked image by image, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,10 +18,34 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
+import fsspec
+import gdown
+from fsspec.caching import KnownPartsOfAFile
+from PIL import Image
+
 import vfi_utils as vfi
 
-# Where MOT17 is fetched from, in the order tried: (address, bytes, SHA-256), 0 and "" where not known. What is said of
-# each is what its users report. Nothing is taken on trust: what arrives is checked, frame by frame.
+# What MOT17 holds: (split, frames, width, height, frames per second, camera), from https://motchallenge.net/data/MOT17.
+MOT17 = {
+    "MOT17-02": ("train", 600, 1920, 1080, 30, "fixed"),
+    "MOT17-04": ("train", 1050, 1920, 1080, 30, "fixed"),
+    "MOT17-05": ("train", 837, 640, 480, 14, "moving"),
+    "MOT17-09": ("train", 525, 1920, 1080, 30, "fixed"),
+    "MOT17-10": ("train", 654, 1920, 1080, 30, "moving"),
+    "MOT17-11": ("train", 900, 1920, 1080, 30, "moving"),
+    "MOT17-13": ("train", 750, 1920, 1080, 25, "moving"),
+    "MOT17-01": ("test", 450, 1920, 1080, 30, "fixed"),
+    "MOT17-03": ("test", 1500, 1920, 1080, 30, "fixed"),
+    "MOT17-06": ("test", 1194, 640, 480, 14, "moving"),
+    "MOT17-07": ("test", 500, 1920, 1080, 30, "moving"),
+    "MOT17-08": ("test", 625, 1920, 1080, 30, "fixed"),
+    "MOT17-12": ("test", 900, 1920, 1080, 30, "moving"),
+    "MOT17-14": ("test", 750, 1920, 1080, 25, "moving"),
+}
+
+# Where MOT17 is fetched from, in the order tried: (address, bytes, SHA-256), 0 and "" where not known. What is noted
+# of each is what its users report. Nothing is taken on trust: what arrives is checked, frame by frame.
 SOURCES = [
     # The authors' server: about 1.9 GB, each image once, in train/MOT17-02/img1/; answers range requests.
     ("https://motchallenge.net/data/MOT17Det.zip", 0, ""),
@@ -42,14 +66,14 @@ class Progress:
     """Plain lines of bytes, speed and minutes left, one every 5 % or 30 s."""
 
     def __init__(self, total: float):
-        self.total, self.done, self.told = total or math.inf, 0, 0
+        self.total, self.done, self.printed = total or math.inf, 0, 0
         self.started = self.last = time.monotonic()
 
     def add(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if self.done - self.told >= self.total / 20 or now - self.last >= 30:
-            self.told, self.last = self.done, now
+        if self.done - self.printed >= self.total / 20 or now - self.last >= 30:
+            self.printed, self.last = self.done, now
             speed = self.done / max(now - self.started, 1e-3)
             size = f"{self.done / 2**20:,.0f} of {self.total / 2**20:,.0f} MiB, {speed / 2**20:.1f} MiB/s"
             print(f"  {size}, {(self.total - self.done) / speed / 60:.1f} min left", flush=True)
@@ -68,8 +92,8 @@ class FolderArchive:
         return Path(member.filename).read_bytes()
 
 
-def three_times(action, *arguments):
-    """Return what `action` returns; a connection that breaks is tried three times."""
+def retry(action, *arguments):
+    """Result of `action`; a connection that breaks is tried three times."""
     for attempt in range(2):
         try:
             return action(*arguments)
@@ -80,7 +104,7 @@ def three_times(action, *arguments):
 
 
 def fetch_span(remote, start: int, stop: int) -> bytes:
-    """Return some bytes of a remote file, over a connection of their own."""
+    """Bytes of a remote file, over a connection of their own."""
     with remote.fs.open(remote.path, size=remote.size, cache_type="none") as span:
         span.seek(start)
         content = span.read(stop - start)
@@ -90,13 +114,11 @@ def fetch_span(remote, start: int, stop: int) -> bytes:
 
 
 def arriving(archive, frames: dict):
-    """Yield (frame number, member) once it can be read: from a server, in large spans over several connections."""
+    """Pairs (frame number, member), once they can be read: from a server, in large spans over several connections."""
     remote = getattr(archive, "fp", None)
     if not hasattr(remote, "cache"):  # it is on disk
         yield from frames.items()
         return
-    from fsspec.caching import KnownPartsOfAFile
-
     marks = sorted({member.header_offset for member in archive.infolist()} | {archive.start_dir})
     ends = dict(zip(marks, marks[1:]))
     spans = []  # [start, stop, frames]
@@ -107,13 +129,13 @@ def arriving(archive, frames: dict):
         spans[-1][1] = stop
         spans[-1][2].append((number, member))
     pool = ThreadPoolExecutor(CONNECTIONS)
-    asked = ((span, pool.submit(three_times, fetch_span, remote, *span[:2])) for span in spans)
-    ahead = deque(itertools.islice(asked, CONNECTIONS))
+    requests = ((span, pool.submit(retry, fetch_span, remote, *span[:2])) for span in spans)
+    ahead = deque(itertools.islice(requests, CONNECTIONS))
     try:
         while ahead:
             (start, stop, here), content = ahead.popleft()
             remote.cache = KnownPartsOfAFile(SPAN, None, remote.size, {(start, stop): content.result()})
-            ahead.extend(itertools.islice(asked, 1))
+            ahead.extend(itertools.islice(requests, 1))
             yield from here
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -126,10 +148,10 @@ def refuse_web_page(start: bytes) -> None:
 
 
 def request_archive(source: tuple, path: Path) -> int:
-    """Return the size of an archive on a server that answers range requests; from any other, save it to `path`."""
+    """Size of an archive on a server that answers range requests; from any other it is saved to `path`."""
     address, size, sha256 = source
-    asked = {"Range": "bytes=0-1023", "User-Agent": f"vfi-dncnn/{vfi.VERSION}"}
-    with urllib.request.urlopen(urllib.request.Request(address, headers=asked), timeout=30) as reply:
+    headers = {"Range": "bytes=0-1023", "User-Agent": f"vfi-dncnn/{vfi.VERSION}"}
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as reply:
         content = reply.read(1024)
         refuse_web_page(content)
         if reply.status == 206:
@@ -157,7 +179,7 @@ def request_archive(source: tuple, path: Path) -> int:
 
 @contextlib.contextmanager
 def open_archive(source: tuple, folder: Path):
-    """Open a source of MOT17 as an archive with `infolist` and `read`; what is not read stays on the server.
+    """Archive with `infolist` and `read`, opened at a source of MOT17; what is not read stays on the server.
 
     An archive that can only be fetched whole is kept in `folder` until what is wanted of it was taken.
     """
@@ -165,18 +187,13 @@ def open_archive(source: tuple, folder: Path):
     remote = address.startswith(("http:", "https:", "drive:"))
     path = folder / re.sub(r"[^\w.]+", "-", address) if remote else Path(address)
     if address.startswith("drive:") and not path.exists():
-        import gdown
-
         gdown.download(id=address.removeprefix("drive:"), output=str(path), resume=True)
     elif remote and not path.exists():
-        import aiohttp
-        import fsspec
-
         size = request_archive(source, path)
         if not path.exists():
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
             files = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
-            yield three_times(zipfile.ZipFile, files.open(address, size=size, cache_type="none"))
+            yield retry(zipfile.ZipFile, files.open(address, size=size, cache_type="none"))
             return
     if path.is_dir():
         yield FolderArchive(path)
@@ -196,36 +213,34 @@ def open_archive(source: tuple, folder: Path):
 
 
 def find_copies(archive) -> dict[str, dict[int, object]]:
-    """Return one copy of each sequence, `{sequence: {frame number: member}}`: a whole one if there is any."""
+    """One copy of each sequence, `{sequence: {frame number: member}}`: a whole one if there is any."""
     folders = {}
     for member in archive.infolist():
         found = FRAME.fullmatch(member.filename)
-        if found and found[2] in vfi.MOT17 and vfi.MOT17[found[2]][0] == found[1]:
+        if found and found[2] in MOT17 and MOT17[found[2]][0] == found[1]:
             folders.setdefault((found[2], member.filename.rpartition("/")[0]), {})[int(found[3])] = member
     copies = {}
     for (sequence, _), frames in sorted(folders.items(), key=lambda folder: folder[0]):
-        if sequence not in copies or set(frames) == set(range(1, vfi.MOT17[sequence][1] + 1)):
+        if sequence not in copies or set(frames) == set(range(1, MOT17[sequence][1] + 1)):
             copies[sequence] = frames
     return copies
 
 
 def check_frame(content: bytes, sequence: str) -> None:
     """Raise ValueError unless these bytes are a whole JPEG of the size that the sequence has in MOT17."""
-    from PIL import Image
-
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             size = image.size
     except (OSError, SyntaxError) as error:
         raise ValueError("not a JPEG") from error
-    if size != vfi.MOT17[sequence][2:4]:
-        raise ValueError("{}x{} px instead of {}x{}".format(*size, *vfi.MOT17[sequence][2:4]))
+    if size != MOT17[sequence][2:4]:
+        raise ValueError("{}x{} px instead of {}x{}".format(*size, *MOT17[sequence][2:4]))
     if b"\xff\xd9" not in content[-1024:]:  # the end-of-image marker
         raise ValueError("a JPEG that is cut short")
 
 
 def write_frames(archive, frames: dict, place: Path, sequence: str, progress: Progress) -> str:
-    """Write frames as they arrive; return what is wrong with the first that is not whole, or ""."""
+    """Fault of the first frame that is not whole, or "", of frames that are written as they arrive."""
     wrong = []
     for number, member in arriving(archive, frames):
         try:
@@ -236,14 +251,14 @@ def write_frames(archive, frames: dict, place: Path, sequence: str, progress: Pr
             if len(wrong) == 10:  # not a few bad bytes, but other footage
                 break
             continue
-        vfi.write_whole(place / "img1" / f"{number:06d}.jpg", content)
+        vfi.write_atomic(place / "img1" / f"{number:06d}.jpg", content)
         progress.add(len(content))
     return wrong[0] if wrong else ""
 
 
 def finish_sequence(place: Path, sequence: str) -> list[int]:
-    """Return the numbers of the frames that are not whole in a sequence's folder; if none, mark it as finished."""
-    _, length, width, height, rate, camera = vfi.MOT17[sequence]
+    """Numbers of the frames that are not whole in a sequence's folder; if none, it is marked as finished."""
+    _, length, width, height, rate, camera = MOT17[sequence]
     missing = []
     for number in range(1, length + 1):
         try:
@@ -251,16 +266,14 @@ def finish_sequence(place: Path, sequence: str) -> list[int]:
         except (FileNotFoundError, ValueError):
             missing.append(number)
     if not missing:
-        size = f"seqLength={length}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
-        told = f"[Sequence]\nname={sequence}\nimDir=img1\nframeRate={rate}\n{size}camera={camera}\n"
-        vfi.write_whole(place / "seqinfo.ini", told)
-        vfi.mark_finished(place, {"sequence": sequence, "mot17": vfi.MOT17[sequence]})
+        vfi.write_seqinfo(place, rate=rate, frames=length, size=(width, height), camera=camera)
+        vfi.mark_finished(place, {"sequence": sequence, "mot17": MOT17[sequence]})
         print(f"  {sequence}: {length} frames, whole", flush=True)
     return missing
 
 
 def fetch_mot17(source: tuple, folder: Path, missing: dict[str, list[int]]) -> str:
-    """Fetch from one source what is `missing`, and keep that up to date; return why some still is.
+    """Reasons why some is still `missing`, which is kept up to date, after fetching from one source.
 
     Raises:
         OSError: if the disk is too small. All that is wrong with the source itself is returned instead.
@@ -273,15 +286,13 @@ def fetch_mot17(source: tuple, folder: Path, missing: dict[str, list[int]]) -> s
                 raise ValueError("no member such as train/MOT17-02/img1/000001.jpg")
         except Exception as error:  # each library has its own, and the next source may do
             return f"{type(error).__name__}: {error}"
-        whole = [s for s in missing if set(copies.get(s, ())) == set(range(1, vfi.MOT17[s][1] + 1))]
-        reasons = [
-            f"{s}: {len(copies.get(s, ()))} of {vfi.MOT17[s][1]} frames there" for s in missing if s not in whole
-        ]
+        whole = [s for s in missing if set(copies.get(s, ())) == set(range(1, MOT17[s][1] + 1))]
+        reasons = [f"{s}: {len(copies.get(s, ()))} of {MOT17[s][1]} frames there" for s in missing if s not in whole]
         size = sum(copies[s][number].file_size for s in whole for number in missing[s])
         vfi.check_disk(folder, size, f"MOT17 ({len(whole)} sequences)")
         progress = Progress(size)
         for sequence in whole:
-            place = folder / vfi.MOT17[sequence][0] / sequence
+            place = folder / MOT17[sequence][0] / sequence
             for attempt in range(2):
                 try:
                     frames = {number: copies[sequence][number] for number in missing[sequence]}
@@ -301,7 +312,7 @@ def fetch_mot17(source: tuple, folder: Path, missing: dict[str, list[int]]) -> s
 
 
 def get_mot17(folder: Path, sequences=None, sources=None, local: str = "", drive_id: str = "") -> Path:
-    """Fetch sequences of MOT17, one copy of each, into `folder/<split>/<sequence>/`: `img1/%06d.jpg`, `seqinfo.ini`.
+    """Folder of sequences of MOT17, one copy of each: `<split>/<sequence>/img1/%06d.jpg` and `seqinfo.ini`.
 
     Looks on disk first (`local`, then MOT17.zip or MOT17Det.zip in `work()`), then at `sources`, then on Google Drive.
     From a server that answers range requests only the bytes of these sequences are fetched. What is whole is kept:
@@ -319,9 +330,9 @@ def get_mot17(folder: Path, sequences=None, sources=None, local: str = "", drive
         FileNotFoundError: if there is nothing at `local`.
         OSError: if the disk is too small, or no source gives a sequence whole; it names each source and why.
     """
-    wanted = list(vfi.MOT17) if sequences is None else list(sequences)
-    if unknown := [name for name in wanted if name not in vfi.MOT17]:
-        raise ValueError(f"MOT17 has no sequence {', '.join(unknown)}. It has {', '.join(vfi.MOT17)}.")
+    wanted = list(MOT17) if sequences is None else list(sequences)
+    if unknown := [name for name in wanted if name not in MOT17]:
+        raise ValueError(f"MOT17 has no sequence {', '.join(unknown)}. It has {', '.join(MOT17)}.")
     if local and not Path(local).expanduser().exists():
         raise FileNotFoundError(f"There is nothing at {Path(local).expanduser().resolve()}: give a zip or a folder.")
     here = [Path(local).expanduser()] if local else []
@@ -329,8 +340,8 @@ def get_mot17(folder: Path, sequences=None, sources=None, local: str = "", drive
     queue = [(str(path), 0, "") for path in here] + list(SOURCES if sources is None else sources)
     if drive_id:
         queue.append(("drive:" + re.sub(r".*(?:/d/|id=)([-\w]+).*", r"\1", drive_id), 0, ""))
-    places = {name: folder / vfi.MOT17[name][0] / name for name in wanted}
-    unfinished = [n for n in wanted if not vfi.is_finished(places[n], {"sequence": n, "mot17": vfi.MOT17[n]})]
+    places = {name: folder / MOT17[name][0] / name for name in wanted}
+    unfinished = [n for n in wanted if not vfi.is_finished(places[n], {"sequence": n, "mot17": MOT17[n]})]
     missing = {name: finish_sequence(places[name], name) for name in unfinished}
     tried = []
     folder.mkdir(parents=True, exist_ok=True)

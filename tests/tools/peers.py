@@ -1,9 +1,9 @@
 """Measure what you would use instead of a network of this series, and can run today, on the same windows.
 
-python tests/peers.py --called "what the footage is" # of VFI_DATASET -> assets/results_peers.csv
-python tests/peers.py --size 640x360 --called "..."  # and our models, on its large clips -> assets/results_640x360.csv
+python tests/tools/peers.py --called "what the footage is" # of VFI_DATASET: assets/results_peers.csv
+python tests/tools/peers.py --size 640x360 --called "..."  # and our models, on large clips: assets/results_640x360.csv
 
-Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `vfi.evaluate` takes
+Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `evaluate` takes
 them. Their settings were chosen on training clips, never on those measured here.
 """
 
@@ -15,13 +15,16 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import pandas as pd
 
 import publish
 import vfi_utils as vfi
+from stages.evaluation import evaluate, summarize
+from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
+from stages.frames import get_frames
 
 WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
 YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range
@@ -44,7 +47,7 @@ def doubled(frames: np.ndarray) -> np.ndarray:
 
 
 def minterpolate(neighbours: np.ndarray) -> np.ndarray:
-    """Draw middle frames with ffmpeg's motion interpolation, from the frames at t-3, t-1, t+1 and t+3.
+    """Middle frames, interpolated with ffmpeg's motion interpolation, from the frames at t-3, t-1, t+1 and t+3.
 
     Its motion vectors are whole pixels, so frames go in doubled in size, and every second pixel comes back. It works in
     YUV, and ffmpeg's way there and back loses up to two levels: here it loses one, which is rounding.
@@ -56,29 +59,29 @@ def minterpolate(neighbours: np.ndarray) -> np.ndarray:
         uint8 `[B, H, W, 3]`.
 
     Raises:
-        RuntimeError: if ffmpeg does not draw exactly one frame for a window.
+        RuntimeError: if ffmpeg does not make exactly one frame for a window.
     """
     import imageio_ffmpeg
 
     height, width = 2 * neighbours.shape[2], 2 * neighbours.shape[3]
-    # At one frame a second the four are shown at 0, 1, 2 and 3 s: the one drawn between t-1 and t+1 belongs at 1.5 s.
+    # At one frame a second the four stand at 0, 1, 2 and 3 s: what lies between t-1 and t+1 belongs at 1.5 s.
     filters, pixels = f"{MINTERPOLATE},select='eq(t,1.5)'", ["-f", "rawvideo", "-pix_fmt", "yuv444p"]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-threads", "1", "-filter_threads", "1"]
     command += [*pixels, "-video_size", f"{width}x{height}", "-framerate", "1", "-i", "-"]
     command += ["-vf", filters, "-fps_mode", "passthrough", *pixels, "-"]
-    drawn = []
+    interpolated = []
     for window in neighbours[:, [0, 2, 3, 5]]:
         planes = rounded(doubled(window) @ YUV.T + (0, 128, 128)).transpose(0, 3, 1, 2)  # [4, 3, 2H, 2W]
         done = subprocess.run(command, input=planes.tobytes(), capture_output=True)
         if len(done.stdout) != height * width * 3:
-            raise RuntimeError(f"ffmpeg drew {len(done.stdout)} bytes instead of one frame: {done.stderr.decode()}")
+            raise RuntimeError(f"ffmpeg made {len(done.stdout)} bytes instead of one frame: {done.stderr.decode()}")
         planes = np.frombuffer(done.stdout, np.uint8).reshape(3, height, width)[:, ::2, ::2]
-        drawn.append(rounded((planes.transpose(1, 2, 0) - (0.0, 128, 128)) @ np.linalg.inv(YUV).T))
-    return np.stack(drawn)
+        interpolated.append(rounded((planes.transpose(1, 2, 0) - (0.0, 128, 128)) @ np.linalg.inv(YUV).T))
+    return np.stack(interpolated)
 
 
 def warp_and_blend(before: np.ndarray, after: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Draw the frame half-way between two from the flows between them.
+    """Frame half-way between two, from the flows between them.
 
     Each flow alone says where a pixel of the middle frame was and will be, so there are two answers of two samples.
     An answer counts the less, the less the way there and back closes and its two samples agree: that is how what is
@@ -116,7 +119,7 @@ def warp_and_blend(before: np.ndarray, after: np.ndarray, there: np.ndarray, bac
 
 
 def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
-    """Draw middle frames with OpenCV's dense inverse search flow (Kroeger et al. 2016) between t-1 and t+1.
+    """Middle frames, interpolated with OpenCV's dense inverse search flow (Kroeger et al. 2016) between t-1 and t+1.
 
     Args:
         neighbours: uint8 `[B, n, H, W, 3]`.
@@ -130,12 +133,12 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
     search.setFinestScale(0)  # full resolution
     search.setPatchSize(6)
     search.setPatchStride(2)
-    drawn, inner = [], neighbours.shape[1] // 2
+    interpolated, inner = [], neighbours.shape[1] // 2
     for before, after in neighbours[:, inner - 1 : inner + 1]:
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
         flows = search.calc(*grey, None), search.calc(*grey[::-1], None)
-        drawn.append(warp_and_blend(before, after, *flows))
-    return np.stack(drawn)
+        interpolated.append(warp_and_blend(before, after, *flows))
+    return np.stack(interpolated)
 
 
 PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
@@ -152,19 +155,19 @@ def main() -> None:
     options = parser.parse_args()
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
-    frames, windows = vfi.get_frames(split="test")
+    frames, windows = get_frames(split="test")
     models, name = PEERS, options.size or "peers"
     if options.size:
         width, height = map(int, options.size.split("x"))
-        clips = vfi.list_sequences(vfi.get_footage()).query("split == 'test' and width >= @width and height >= @height")
+        clips = list_sequences(get_footage()).query("split == 'test' and width >= @width and height >= @height")
         frames = {clip.sequence: vfi.load_frames(clip.folder, (width, height)) for clip in clips.itertuples()}
         windows = windows[windows.sequence.isin(frames)]
         models = PEERS | {model: model for model in ("dncnn_residual", "motion")}
     parts = [vfi.spread(part, WINDOWS_PER_SEQUENCE) for _, part in windows.groupby("sequence", sort=False)]
     windows = pd.concat(parts, ignore_index=True)
-    summary = vfi.summarize(vfi.evaluate(models, frames, windows, batch=4))
-    vfi.write_whole(vfi.work("results", f"summary_{name}.csv"), summary.to_csv(index=False))
-    publish.publish_results(name, options.called or vfi.dataset_name(vfi.choose_dataset()))
+    summary = summarize(evaluate(models, frames, windows, batch=4))
+    vfi.write_atomic(vfi.work("results", f"summary_{name}.csv"), summary.to_csv(index=False))
+    publish.publish_results(name, options.called or dataset_name(choose_dataset()))
     neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 16))
     for peer_name, peer in PEERS.items():
         started = time.perf_counter()

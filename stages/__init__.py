@@ -1,0 +1,11 @@
+"""The stages of the series, a file for each job that is too long for a notebook.
+
+Imports run downward only: `vfi_utils` is the ground floor, and imports nothing of ours. On it stand, from below,
+
+    layers, shots, ffmpeg, motion               nothing of ours
+    mot17, sample_street, own_videos            01: kinds of footage
+    footage, frames, models                     01 to 03
+    training, evaluation, video                 04, 05, 08
+
+`tests/test_layout.py` holds them to it.
+"""

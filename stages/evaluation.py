@@ -1,0 +1,92 @@
+"""Measure models on windows: notebooks 02, 05 and 06."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import vfi_utils as vfi
+from stages.models import load_model, predict_middle
+
+
+def ssim(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Structural similarity of each frame (Wang et al. 2004, as `tf.image.ssim` takes it): uint8 -> float `[B]`."""
+    import tensorflow as tf  # inside: training and predicting do without it, on another backend
+
+    return tf.image.ssim(tf.constant(prediction), tf.constant(target), max_val=255).numpy()
+
+
+def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame, batch: int = 16) -> pd.DataFrame:
+    """Scores of models, and of the baselines beside them, on every window.
+
+    Args:
+        models: name -> keras model, name or path for `load_model`, or function of the neighbours.
+        frames: sequence -> uint8 `[T, H, W, 3]`.
+        windows: sequence, start, middle (and camera, if known) of each window.
+        batch: windows held in memory at once.
+
+    Returns:
+        A row for each model and window: model, sequence, camera, middle, motion (share of pixels that move between t-1
+        and t+1), mse (of values in 0-1), psnr (dB), ssim, psnr_moving (dB, over the pixels that move; NaN without any),
+        colour_error (how far the frame's mean red, green and blue are off, of 255, on average), beats_average (bool).
+        Equal frames count as 100 dB, so that one of them cannot make a mean infinite.
+
+    Raises:
+        ValueError: if there is no window, or a sequence of the windows has no frames.
+    """
+    missing = set(windows.sequence) - set(frames)
+    if windows.empty or missing:
+        raise ValueError(f"evaluate needs windows, and frames for each sequence; {len(windows)} windows, no {missing}.")
+    models = {
+        name: load_model(m) if isinstance(m, (str, Path)) else m for name, m in {**vfi.BASELINES, **models}.items()
+    }
+    rows = []
+    for sequence, part in windows.groupby("sequence", sort=False):
+        for first in range(0, len(part), batch):
+            chunk = part.iloc[first : first + batch]
+            neighbours, targets = vfi.take_windows(frames, chunk)
+            inner = neighbours.shape[1] // 2
+            moving = vfi.moving_pixels(neighbours[:, inner - 1], neighbours[:, inner])
+            to_beat = vfi.psnr(vfi.average(neighbours), targets)
+            for name, model in models.items():
+                predicted = predict_middle(model, neighbours)
+                score = vfi.psnr(predicted, targets)
+                colour_error = np.abs(predicted.mean(axis=(1, 2)) - targets.mean(axis=(1, 2))).mean(axis=-1)
+                rows.append(
+                    pd.DataFrame(
+                        {
+                            "model": name,
+                            "sequence": sequence,
+                            "camera": chunk.camera.to_numpy() if "camera" in chunk else "",
+                            "middle": chunk.middle.to_numpy(),
+                            "motion": moving.mean(axis=(1, 2)),
+                            "mse": 10 ** (-score / 10),
+                            "psnr": vfi.cap_psnr(score),
+                            "ssim": ssim(predicted, targets),
+                            "psnr_moving": vfi.cap_psnr(vfi.psnr(predicted, targets, moving)),
+                            "colour_error": colour_error,
+                            "beats_average": score > to_beat,
+                        }
+                    )
+                )
+        print(f"measured {sequence}: {len(part)} windows, {len(models)} models", flush=True)
+    return pd.concat(rows, ignore_index=True)
+
+
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of the rows of `evaluate`: per sequence, per kind of camera, and over all windows.
+
+    Returns:
+        Columns footage, model, windows, mse, psnr, ssim, psnr_moving (dB), colour_error, beats_average (share of
+        windows).
+    """
+    groups = {name: part for name, part in scores.groupby("sequence", sort=False)}
+    groups |= {f"{name} cameras": part for name, part in scores.groupby("camera") if name}
+    groups["all windows"] = scores
+    means = ("mse", "psnr", "ssim", "psnr_moving", "colour_error", "beats_average")
+    measures = {"windows": ("psnr", "size"), **{name: (name, "mean") for name in means}}
+    tables = [part.groupby("model", sort=False).agg(**measures).assign(footage=name) for name, part in groups.items()]
+    table = pd.concat(tables).reset_index()
+    return table[["footage", "model", *measures]]

@@ -1,0 +1,137 @@
+"""Choose a data set, and get its footage: notebook 01."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import vfi_utils as vfi
+from stages import mot17, own_videos, sample_street
+
+
+def choose_dataset(dataset: str = "") -> str:
+    """Data set to use: `VFI_DATASET` if set, else `dataset`, else "sample".
+
+    Args:
+        dataset: "mot17", "sample", a folder of videos or of MOT17-shaped sequences, or "" for the default.
+
+    Raises:
+        FileNotFoundError: if it is neither a known name nor a folder.
+    """
+    dataset = os.environ.get("VFI_DATASET") or dataset or "sample"
+    if dataset not in ("mot17", "sample") and not Path(dataset).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"DATASET = {dataset!r} is neither 'mot17' nor 'sample', and there is no folder "
+            f"{Path(dataset).expanduser().resolve()}. Choose one of the two names, or the folder of your videos."
+        )
+    return dataset
+
+
+def dataset_name(dataset: str) -> str:
+    """Short name under which a data set is kept in `work/`: the name itself, or the folder's."""
+    return dataset if dataset in ("mot17", "sample") else Path(dataset).expanduser().resolve().name
+
+
+def dataset_source(dataset: str) -> str:
+    """Full name of a data set, the whole path of a folder: two folders may have one short name."""
+    return dataset if dataset in ("mot17", "sample") else str(Path(dataset).expanduser().resolve())
+
+
+def run_suffix(dataset: str) -> str:
+    """Ending of a run's name, so that runs on your footage get names of their own: "", or "-<folder>"."""
+    name = dataset_name(choose_dataset(dataset))
+    return "" if name in ("mot17", "sample") else f"-{name}"
+
+
+def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_options) -> Path:
+    """Folder that holds the data set's footage; what is not there yet is fetched, drawn or imported.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        sequences: MOT17 sequences to fetch, such as `["MOT17-02", "MOT17-01"]`. None: those chosen the last time, else
+            all 14.
+        **mot17_options: `local` and `drive_id`, for `mot17.get_mot17`.
+
+    Returns:
+        A folder with `<split>/<sequence>/img1/%06d.jpg`; a folder of yours that has this layout is used where it is.
+    """
+    dataset = choose_dataset(dataset)
+    folder = vfi.work("footage", dataset_name(dataset))
+    if dataset == "mot17":
+        chosen = folder / "chosen.json"
+        if sequences is None and chosen.exists():
+            sequences = json.loads(chosen.read_text())
+        elif sequences is None or set(sequences) <= set(mot17.MOT17):
+            vfi.write_atomic(chosen, json.dumps(sequences))  # first: an interrupted choice is still the choice
+        mot17.get_mot17(folder, sequences, **mot17_options)
+    elif dataset == "sample":
+        draw_sample(folder)
+    elif next(Path(dataset).expanduser().glob("t*/*/img1"), None):
+        return Path(dataset).expanduser().resolve()
+    else:
+        own_videos.import_videos(Path(dataset).expanduser(), folder)
+    return folder
+
+
+def draw_sample(folder: Path) -> None:
+    """Draw the sample street into `folder`; sequences already drawn are kept."""
+    drawn_by = vfi.digest(Path(sample_street.__file__).read_bytes())
+    settings = {"frames": 19 if vfi.fast() else 60, "drawn_by": drawn_by}
+    for name, (split, camera) in sample_street.SEQUENCES.items():
+        if not vfi.is_finished(folder / split / name, settings):
+            print(f"drawing {name} ({split}, {camera} camera, {settings['frames']} frames)", flush=True)
+            sample_street.draw_sequence(folder / split / name, name, settings["frames"])
+            vfi.mark_finished(folder / split / name, settings)
+
+
+def list_sequences(footage: Path) -> pd.DataFrame:
+    """Table of the sequences of a footage folder, one copy of each (MOT17 holds an image once for each detector).
+
+    Args:
+        footage: holds `<split>/<sequence>/img1/`, with or without `seqinfo.ini`.
+
+    Returns:
+        One row a sequence: split, sequence, frames (images found), promised (what `seqinfo.ini` or MOT17's table says),
+        width, height (px), fps, camera ("fixed", "moving" or "" if not known yet), folder.
+
+    Raises:
+        FileNotFoundError: if there is not one sequence.
+    """
+    rows = {}
+    for images in sorted(footage.glob("t*/*/img1")):
+        folder, split = images.parent, images.parent.parent.name
+        info = vfi.read_seqinfo(folder)
+        name = re.sub(r"^(MOT17-\d\d)-(DPM|FRCNN|SDP)$", r"\1", folder.name)
+        files = vfi.image_files(folder)
+        if split not in ("train", "test") or (split, name) in rows or not files:
+            continue
+        known = mot17.MOT17.get(name, (split, len(files), 0, 0, 30, ""))
+        rows[split, name] = {
+            "split": split,
+            "sequence": name,
+            "frames": len(files),
+            "promised": int(info.get("seqlength", known[1])),
+            "width": int(info.get("imwidth", known[2])),
+            "height": int(info.get("imheight", known[3])),
+            "fps": float(info.get("framerate", known[4])),
+            "camera": info.get("camera", known[5]),
+            "folder": folder,
+        }
+    if not rows:
+        raise FileNotFoundError(
+            f"No footage in {footage}: looked for <train or test>/<sequence>/img1/*.jpg. Run notebook 01, or set "
+            "DATASET = 'sample'."
+        )
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["split"] == "test", row["sequence"])))
+
+
+def guess_camera(frames: np.ndarray) -> str:
+    """Kind of camera, guessed from how much of its picture moves: uint8 `[T, H, W, 3]` -> "fixed" or "moving"."""
+    times = np.linspace(1, len(frames) - 2, num=min(24, max(len(frames) - 2, 1)), dtype=int)
+    shares = [vfi.moving_pixels(frames[t - 1], frames[t + 1]).mean() for t in times]
+    return "moving" if np.median(shares) > 0.2 else "fixed"

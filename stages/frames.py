@@ -1,0 +1,198 @@
+"""Shrink footage to small frames, list their windows, and pack both to share them: notebook 02."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import gdown
+import numpy as np
+import pandas as pd
+
+import vfi_utils as vfi
+from stages import shots
+from stages.footage import choose_dataset, dataset_name, dataset_source, get_footage, guess_camera, list_sequences
+
+LEFT_OUT = ("MOT17-14",)  # with it the test windows would not be the article's 1285
+
+
+def find_breaks(row, files: list[Path], frames: np.ndarray, look: bool) -> list[int]:
+    """Indices of frames that do not follow on the one before: a number is missing, or the scene is cut.
+
+    Args:
+        row: of `list_sequences`, to name the sequence in what is printed.
+        files: the sequence's images.
+        frames: the same, shrunk, uint8 `[T, H, W, 3]`.
+        look: whether to look for cuts and repeated frames in the pictures, too; what is found is printed.
+    """
+    name, breaks = f"{row.split}/{row.sequence}", []
+    if all(file.stem.isdecimal() for file in files):
+        breaks = [i for i in range(1, len(files)) if int(files[i].stem) != int(files[i - 1].stem) + 1]
+    if breaks:
+        missing = ", ".join(files[i].name for i in breaks[:5])
+        print(f"{name}: frames are missing before {missing}; no window crosses there")
+    if look:
+        changed = shots.frame_changes(frames)
+        if cuts := shots.find_cuts(changed):
+            print(f"{name}: cuts at frames {cuts}; no window crosses one")
+        if repeated := shots.find_duplicates(changed):
+            print(f"{name}: {len(repeated)} frames repeat the one before: {repeated[:10]}")
+        breaks = breaks + cuts
+    return breaks
+
+
+def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tuple = LEFT_OUT) -> pd.DataFrame:
+    """Table of a data set's sequences; their frames are shrunk to 160x90 once, their windows listed (notebook 02).
+
+    Writes `frames/<dataset>/<split>/<sequence>.npy` (uint8 `[T, 90, 160, 3]`) and `windows.csv` under `work/`. A
+    sequence that is done is kept; one that is shorter than a window is reported and yields none.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        footage: where its footage is; None asks `get_footage`.
+        leave_out: sequences that get no windows.
+
+    Returns:
+        The table of `list_sequences` with the number of windows, without the column `folder`.
+    """
+    dataset = choose_dataset(dataset)
+    footage = footage or get_footage(dataset)
+    table = list_sequences(footage)
+    if (footage / "chosen.json").exists() and (chosen := json.loads((footage / "chosen.json").read_text())):
+        table = table[table.sequence.isin(chosen)].reset_index(drop=True)
+    folder = vfi.work("frames", dataset_name(dataset))
+    breaks = {}
+    for index, row in table.iterrows():
+        target = folder / row.split / f"{row.sequence}.npy"
+        files = vfi.image_files(row.folder)
+        settings = {"size": vfi.FRAME_SIZE, "frames": len(files), "bytes": sum(f.stat().st_size for f in files)}
+        if not (target.exists() and vfi.is_finished(target.with_suffix(".json"), settings)):
+            started = time.perf_counter()
+            frames = vfi.load_frames(row.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target.with_suffix(".part"), "wb") as part:
+                np.save(part, frames)
+            target.with_suffix(".part").replace(target)
+            vfi.mark_finished(target.with_suffix(".json"), settings, camera=row.camera or guess_camera(frames))
+            seconds = time.perf_counter() - started
+            print(f"{row.split}/{row.sequence}: {len(files)} frames, {len(files) / seconds:.0f} a second", flush=True)
+        table.loc[index, "camera"] = json.loads(target.with_suffix(".json").read_text())["camera"]
+        if row.frames != row.promised:
+            print(f"{row.split}/{row.sequence}: {row.frames} of {row.promised} frames are there; they are used")
+        if row.frames < vfi.WINDOW:
+            print(f"{row.split}/{row.sequence}: shorter than a window of {vfi.WINDOW} frames, so it yields no window")
+        elif dataset != "sample":
+            frames = np.load(target, mmap_mode="r")
+            breaks[row.split, row.sequence] = find_breaks(row, files, frames, look=dataset != "mot17")
+    windows = []
+    for split, part in table.groupby("split", sort=False):
+        part = part[~part.sequence.isin(leave_out)].set_index("sequence")
+        rows = vfi.build_windows(part.frames.to_dict())
+        broken = [
+            any(row.start < at < row.start + vfi.WINDOW for at in breaks.get((split, row.sequence), []))
+            for row in rows.itertuples()
+        ]
+        windows.append(rows[~np.array(broken, bool)].assign(split=split, camera=rows.sequence.map(part.camera)))
+    windows = pd.concat(windows)[["split", "sequence", "camera", "start", "middle"]]
+    vfi.write_atomic(folder / "windows.csv", windows.to_csv(index=False))
+    vfi.mark_finished(folder, {"footage": dataset_source(dataset)})
+    counts = windows.groupby(["split", "sequence"]).size()
+    table["windows"] = [int(counts.get((row.split, row.sequence), 0)) for row in table.itertuples()]
+    return table.drop(columns="folder")
+
+
+def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Shrunken frames and windows of one split; they are built if notebook 02 has not.
+
+    Args:
+        dataset: as in `choose_dataset`.
+        split: "train" or "test".
+
+    Returns:
+        frames: sequence -> uint8 `[T, 90, 160, 3]`, RGB, memory-mapped and read-only.
+        windows: a row a window: split, sequence, camera, start, middle.
+
+    Raises:
+        FileNotFoundError: if the split has no window.
+    """
+    dataset = choose_dataset(dataset)
+    folder = vfi.work("frames", dataset_name(dataset))
+    if (folder / "windows.csv").exists() and vfi.is_finished(folder, {"footage": dataset_source(dataset)}):
+        print(f"using the frames in {vfi.display_path(folder)}")
+    else:
+        print("no frames here yet: doing what notebooks 01 and 02 do")
+        if not fetch_frames(dataset):
+            build_frames(dataset)
+            if os.environ.get("VFI_DRIVE"):
+                pack_frames(dataset)
+    windows = pd.read_csv(folder / "windows.csv", dtype={"sequence": str}).query("split == @split")
+    if windows.empty:
+        raise FileNotFoundError(
+            f"No {split} window in {folder / 'windows.csv'}: no sequence under {split}/ has {vfi.WINDOW} frames. Add "
+            "footage and run notebooks 01 and 02 again."
+        )
+    names = windows.sequence.unique()
+    frames = {name: np.load(folder / split / f"{name}.npy", mmap_mode="r") for name in names}
+    return frames, windows.reset_index(drop=True)
+
+
+def pack_frames(dataset: str = "") -> Path:
+    """Path of one zip of a data set's shrunken frames and windows, to share or to keep on Drive."""
+    folder = vfi.work("frames", dataset_name(choose_dataset(dataset)))
+    part = shutil.make_archive(str(folder) + ".part", "zip", folder)
+    packed = Path(part).replace(folder.with_suffix(".zip"))
+    vfi.to_drive(packed)
+    return packed
+
+
+def unpack_frames(packed: Path, dataset: str = "") -> None:
+    """Unpack what `pack_frames` packed; the data set counts as there only when all of it is.
+
+    Raises:
+        ValueError: if the file is not such a zip.
+    """
+    folder = vfi.work("frames", dataset_name(choose_dataset(dataset)))
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.unpack_archive(packed, part, "zip")
+    except shutil.ReadError as error:
+        raise ValueError(f"{packed} is not a zip of frames ({error}). Delete it, and pack the frames again.") from error
+    if not (part / "windows.csv").exists():
+        raise ValueError(f"{packed} holds no windows.csv: it was not made by notebook 02. Delete it.")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+def fetch_frames(dataset: str = "", drive_id: str = "") -> bool:
+    """Whether packed frames came from Google Drive: by the id of a shared file, or from `use_drive`'s folder.
+
+    Returns:
+        Whether the frames are here now; if not, `build_frames` builds them.
+
+    Raises:
+        OSError: if Drive does not give out the file with that id.
+    """
+    folder = vfi.work("frames", dataset_name(choose_dataset(dataset)))
+    packed = folder.with_name(f"{folder.name}{drive_id and '-'}{drive_id}.zip")
+    if (folder / "windows.csv").exists():
+        return bool(drive_id)
+    if drive_id and not packed.exists():
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            gdown.download(id=drive_id, output=str(packed), resume=True)
+        except Exception as error:  # gdown raises its own, requests' and OSError
+            raise OSError(
+                f"Google Drive does not give out the file {drive_id} ({error}). Ask its owner to share it with anyone "
+                f"who has the link, put it at {packed} by hand, or clear FRAMES_DRIVE_ID to build the frames."
+            ) from error
+    elif not drive_id and not vfi.from_drive(packed):
+        return False
+    try:
+        unpack_frames(packed, dataset)
+    finally:
+        packed.unlink()
+    return True

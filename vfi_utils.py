@@ -8,17 +8,20 @@ Importing this module is cheap: keras and matplotlib are imported inside functio
 
 from __future__ import annotations
 
-import configparser
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
 import shutil
+import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -34,9 +37,7 @@ FRAME_SIZE = (160, 90)  # (width, height) in px, the article's
 WINDOW, STRIDE = 7, 4  # frames
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Where things are, and whether a stage is finished
-# ---------------------------------------------------------------------------------------------------------------------
+# Where things are, and whether a stage is finished ------------------------------------------------------------------
 
 
 def fast() -> bool:
@@ -117,6 +118,37 @@ def mark_finished(folder: Path, settings: dict, **facts) -> None:
     write_atomic(marker, json.dumps({"settings": settings, **facts}, indent=1))
 
 
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True):
+    """Context in which this process alone writes `path`, a folder or a file; the lock is `.<name>.lock` beside it.
+
+    Another process is waited for or, without `wait`, named in a RuntimeError. The operating system frees the lock of
+    one that dies; one thread may hold a lock more than once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    note, what = path.with_name(f".{path.name}.holder"), display_path(path)
+    holder = lambda: note.read_text().strip() if note.exists() else "another process"  # noqa: E731
+    held = lock.is_locked
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if not wait:
+            raise RuntimeError(f"{what} is in use by {holder()}. Wait until it is done, or stop it.") from None
+        print(f"waiting for {holder()}, which writes {what}", flush=True)
+        lock.acquire(poll_interval=0.2)
+    try:
+        if not held:
+            if note.exists():
+                print(f"{holder()} ended without letting go of {what}: taken over")
+            note.write_text(f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%H:%M:%S')})")
+        yield
+    finally:
+        if not held:
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
 def check_disk(folder: Path, needed: int, what: str, remedy: str = "") -> None:
     """Raise OSError, before anything is written, if the disk that holds `folder` has less than `needed` bytes free."""
     remedy = remedy or "Free some space, choose fewer SEQUENCES, or set VFI_WORK to a folder on another disk."
@@ -127,12 +159,9 @@ def check_disk(folder: Path, needed: int, what: str, remedy: str = "") -> None:
 
 
 def use_drive(folder: str = "/content/drive/MyDrive/vfi-dncnn") -> None:
-    """Keep a copy of runs and shrunken frames on Google Drive, where the next notebook's machine finds them.
+    """Keep a copy of what is finished on Google Drive, for the next notebook's machine; RuntimeError if not on Colab.
 
-    Work goes on on the local disk, which is fast and does not drop; what is finished is copied to Drive.
-
-    Raises:
-        RuntimeError: if this is not Colab.
+    Work itself goes on on the local disk, which is fast and does not drop.
     """
     if not on_colab():
         raise RuntimeError("DRIVE = True mounts Google Drive, which only Colab can. Elsewhere, set VFI_WORK instead.")
@@ -175,29 +204,7 @@ def from_drive(path: Path) -> bool:
     return True
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Sequences of images
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Frames and windows
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def read_seqinfo(folder: Path) -> dict[str, str]:
-    """Facts in a sequence's `seqinfo.ini`, names in lower case, such as "framerate"; none if it has no such file."""
-    info = configparser.ConfigParser()
-    info.read(folder / "seqinfo.ini")
-    return dict(info["Sequence"]) if info.has_section("Sequence") else {}
-
-
-def write_seqinfo(folder: Path, *, rate: float, frames: int, size: tuple[int, int], camera: str = "") -> None:
-    """Describe a sequence in its `seqinfo.ini`, as MOT17 does; `size` is (width, height) in px."""
-    facts = {"name": folder.name, "imDir": "img1", "frameRate": f"{rate:g}", "seqLength": frames}
-    facts |= {"imWidth": size[0], "imHeight": size[1], "imExt": ".jpg"} | ({"camera": camera} if camera else {})
-    lines = [f"{key}={value}\n" for key, value in facts.items()]
-    write_atomic(folder / "seqinfo.ini", "[Sequence]\n" + "".join(lines))
+# Frames and windows -------------------------------------------------------------------------------------------------
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -219,14 +226,11 @@ def read_frame(path: Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
 
 
 def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
-    """All frames of a MOT17-shaped sequence, or of a plain folder of images.
+    """All frames of a MOT17-shaped sequence, or of a plain folder of images: uint8 `[T, H, W, 3]`, RGB, 0-255.
 
     Args:
         folder: holds `img1/*.jpg`, or the images themselves; they are taken in the order of their names.
         size: `(width, height)` in px to shrink to.
-
-    Returns:
-        uint8 `[T, H, W, 3]`, RGB, 0-255.
 
     Raises:
         FileNotFoundError: if there is no image.
@@ -248,17 +252,34 @@ def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.nd
     return frames
 
 
-def build_windows(lengths: dict[str, int], window: int = WINDOW, stride: int = STRIDE, step: int = 1) -> pd.DataFrame:
-    """Table of windows of consecutive frames: indices only, never across two sequences.
+def window_times(spacing: str = "article", neighbours: int = 6) -> tuple[int, ...]:
+    """Times of a window's neighbours, in frames from its middle: (-3, -2, -1, 1, 2, 3) or, for video, (-5, -3, ..., 5).
+
+    Raises:
+        ValueError: if `spacing` is neither "article" nor "video".
+    """
+    if spacing not in ("article", "video"):
+        raise ValueError(f"spacing = {spacing!r} is neither 'article' nor 'video'.")
+    after = range(1, neighbours // 2 + 1) if spacing == "article" else range(1, neighbours, 2)
+    return *(-time for time in reversed(after)), *after
+
+
+def build_windows(
+    lengths: dict[str, int], window: int = WINDOW, stride: int = STRIDE, step: int = 1, spacing: str = "article"
+) -> pd.DataFrame:
+    """Table of windows of frames: indices only, never across two sequences.
 
     Args:
         lengths: number of frames of each sequence.
         window: frames in a window, odd; the middle one is the target.
         stride: frames from the start of one window to the start of the next.
-        step: frames from one frame of a window to the next; with 2, things move twice as far.
+        step: all times of a window are multiplied by it; with 2, things move twice as far.
+        spacing: "article": consecutive frames, whose inner step is twice the others once the middle is out. "video":
+            the steps of a video that is doubled, every second frame, and between the inner two the target.
 
     Returns:
-        A row a window: sequence, start (index of its first frame, from 0), middle (of its target); and step, if not 1.
+        A row a window: sequence, start (index of its first frame, from 0), middle (of its target); and step, if not 1,
+        and spacing, if not "article".
 
     Raises:
         ValueError: if `window` is not an odd number of at least 3, `stride` is below 1, or a length is negative.
@@ -269,24 +290,22 @@ def build_windows(lengths: dict[str, int], window: int = WINDOW, stride: int = S
         )
     if any(length < 0 for length in lengths.values()):
         raise ValueError(f"A sequence cannot have fewer than 0 frames: {lengths}.")
+    reach = step * window_times(spacing, window - 1)[-1]
     rows = [
-        (sequence, start, start + window // 2 * step)
+        (sequence, start, start + reach)
         for sequence, length in lengths.items()
-        for start in range(0, length - (window - 1) * step, stride)
+        for start in range(0, length - 2 * reach, stride)
     ]
     table = pd.DataFrame(rows, columns=["sequence", "start", "middle"])
     table = table.astype({"sequence": str, "start": int, "middle": int})
-    return table if step == 1 else table.assign(step=step)
+    return table.assign(**{"step": step} if step > 1 else {}, **{"spacing": spacing} if spacing == "video" else {})
 
 
 def moving_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mask of the pixels that move: those whose largest channel difference exceeds 8.
+    """Mask of the pixels that move, those whose largest channel difference exceeds 8: bool `[..., H, W]`.
 
     Args:
         before, after: uint8 `[..., H, W, 3]`, the frames at t-1 and t+1.
-
-    Returns:
-        bool `[..., H, W]`.
     """
     return np.abs(before.astype(np.int16) - after).max(axis=-1) > 8
 
@@ -298,15 +317,20 @@ def split_middle(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def window_of(frames: dict[str, np.ndarray], row) -> np.ndarray:
-    """Frames of one row of a table of windows: uint8 `[2k + 1, H, W, 3]`, a view."""
-    return frames[row.sequence][row.start : 2 * row.middle - row.start + 1 : getattr(row, "step", 1)]
+    """Frames of one row of a table of windows: uint8 `[2k + 1, H, W, 3]`, a view if they are consecutive."""
+    reach, step = row.middle - row.start, int(getattr(row, "step", 1))
+    window = frames[row.sequence][row.start : row.middle + reach + 1 : step]
+    if getattr(row, "spacing", "article") == "video":  # of -5 ... 5 those at odd distances and the middle
+        middle = reach // step
+        return window[[i for i in range(len(window)) if i == middle or (i - middle) % 2]]
+    return window
 
 
 def take_windows(frames: dict[str, np.ndarray], windows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Windows, copied out of the frames.
 
     Returns:
-        neighbours: uint8 `[N, n, H, W, 3]`, in time order, the middle frame not among them.
+        neighbours: uint8 `[N, n, H, W, 3]`, in time order, at `window_times(spacing, n)` around the middle frame.
         targets: uint8 `[N, H, W, 3]`, the middle frames.
     """
     return split_middle(np.stack([window_of(frames, row) for row in windows.itertuples()]))
@@ -317,9 +341,7 @@ def spread(windows: pd.DataFrame, count: int) -> pd.DataFrame:
     return windows.iloc[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Neighbours and baselines
-# ---------------------------------------------------------------------------------------------------------------------
+# Neighbours and baselines -------------------------------------------------------------------------------------------
 
 
 def innermost(neighbours: np.ndarray, frames: int) -> np.ndarray:
@@ -356,23 +378,17 @@ def to_uint8(prediction: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(prediction, 0, 1) * 255).astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Metrics
-# ---------------------------------------------------------------------------------------------------------------------
+# Metrics ------------------------------------------------------------------------------------------------------------
 
 
 def psnr(prediction: np.ndarray, target: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Peak signal-to-noise ratio of each frame in dB: peak 255, over all pixels and the three channels.
+    """Peak signal-to-noise ratio of each frame in dB, float `[B]`: peak 255, over all pixels and the three channels.
+
+    Equal frames give infinity, one of which no pixel counts NaN; other shapes or types are a ValueError.
 
     Args:
         prediction, target: uint8 `[B, H, W, 3]`.
         where: bool `[B, H, W]`, the pixels that count; None for all.
-
-    Returns:
-        float `[B]`; infinite for equal frames, NaN where no pixel counts.
-
-    Raises:
-        ValueError: if shapes differ or the frames are not uint8.
     """
     if prediction.shape != target.shape or prediction.dtype != np.uint8 or target.dtype != np.uint8:
         raise ValueError(
@@ -391,9 +407,7 @@ def cap_psnr(decibels: np.ndarray) -> np.ndarray:
     return np.minimum(decibels, 100)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What a notebook shows
-# ---------------------------------------------------------------------------------------------------------------------
+# What a notebook shows ----------------------------------------------------------------------------------------------
 
 
 def busiest_crop(change: np.ndarray, size: tuple[int, int], step: tuple[int, int]) -> tuple[slice, slice]:
@@ -438,19 +452,14 @@ def report_environment(training: bool = False) -> None:
 
 
 def show_images(images, titles=(), columns: int = 0, name: str = "", width: float = 11, caption: str = "", **imshow):
-    """Figure of images side by side in a grid, saved as `work/figures/<name>.png` if it has a name.
+    """Figure of images side by side in a grid, and the last image drawn (for a colour bar).
 
     Args:
         images: uint8 `[H, W, 3]`, or float `[H, W]` maps drawn with the colour map in `imshow`.
-        titles: one for each image, or fewer.
-        columns: images in a row; 0 means all.
-        name: under which the figure is saved.
-        width: of the figure in inches.
-        caption: a line under the figure.
+        titles, caption: one above each image, or fewer; a line under the figure.
+        columns, width: images in a row, 0 for all; inches of the figure.
+        name: under which it is saved, as `work/figures/<name>.png`.
         **imshow: passed on to `Axes.imshow`; `cmap`, `vmin` and `vmax` put maps on one scale.
-
-    Returns:
-        The matplotlib figure and the last image drawn (for a colour bar).
     """
     import matplotlib.pyplot as plt
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from stages import mot17, own_videos, sample_street
+from stages import mot17, own_videos, sample_street, seqinfo
 
 
 def choose_dataset(dataset: str = "") -> str:
@@ -105,7 +105,7 @@ def list_sequences(footage: Path) -> pd.DataFrame:
     rows = {}
     for images in sorted(footage.glob("t*/*/img1")):
         folder, split = images.parent, images.parent.parent.name
-        info = vfi.read_seqinfo(folder)
+        info = seqinfo.read_seqinfo(folder)
         name = re.sub(r"^(MOT17-\d\d)-(DPM|FRCNN|SDP)$", r"\1", folder.name)
         files = vfi.image_files(folder)
         if split not in ("train", "test") or (split, name) in rows or not files:

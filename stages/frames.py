@@ -104,20 +104,36 @@ def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tupl
     return table.drop(columns="folder")
 
 
-def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+def video_windows(windows: pd.DataFrame) -> pd.DataFrame:
+    """Windows at a video's own spacing, of a table of the article's windows; no footage is needed.
+
+    Eleven frames from `start` are two of the article's windows, at `start` and 4 frames on: where both are listed,
+    no sequence ends and nothing breaks the motion between.
+    """
+    listed = set(zip(windows.sequence, windows.start))
+    whole = [(row.sequence, row.start + vfi.STRIDE) in listed for row in windows.itertuples()]
+    middle = windows.start + vfi.window_times("video")[-1]
+    return windows.assign(middle=middle, spacing="video")[whole].reset_index(drop=True)
+
+
+def get_frames(
+    dataset: str = "", split: str = "train", spacing: str = "article"
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Shrunken frames and windows of one split; they are built if notebook 02 has not.
 
     Args:
         dataset: as in `choose_dataset`.
         split: "train" or "test".
+        spacing: of the windows, "article" or "video", as in `vfi_utils.build_windows`.
 
     Returns:
         frames: sequence -> uint8 `[T, 90, 160, 3]`, RGB, memory-mapped and read-only.
-        windows: a row a window: split, sequence, camera, start, middle.
+        windows: a row a window: split, sequence, camera, start, middle; and spacing, if it is "video".
 
     Raises:
         FileNotFoundError: if the split has no window.
     """
+    vfi.window_times(spacing)  # refuses an unknown one before anything is built
     dataset = choose_dataset(dataset)
     folder = vfi.work("frames", dataset_name(dataset))
     if (folder / "windows.csv").exists() and vfi.is_finished(folder, {"footage": dataset_source(dataset)}):
@@ -134,6 +150,7 @@ def get_frames(dataset: str = "", split: str = "train") -> tuple[dict[str, np.nd
             f"No {split} window in {folder / 'windows.csv'}: no sequence under {split}/ has {vfi.WINDOW} frames. Add "
             "footage and run notebooks 01 and 02 again."
         )
+    windows = video_windows(windows.reset_index(drop=True)) if spacing == "video" else windows
     names = windows.sequence.unique()
     frames = {name: np.load(folder / split / f"{name}.npy", mmap_mode="r") for name in names}
     return frames, windows.reset_index(drop=True)

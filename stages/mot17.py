@@ -25,6 +25,7 @@ from fsspec.caching import KnownPartsOfAFile
 from PIL import Image
 
 import vfi_utils as vfi
+from stages import seqinfo
 
 # What MOT17 holds: (split, frames, width, height, frames per second, camera), from https://motchallenge.net/data/MOT17.
 MOT17 = {
@@ -266,7 +267,7 @@ def finish_sequence(place: Path, sequence: str) -> list[int]:
         except (FileNotFoundError, ValueError):
             missing.append(number)
     if not missing:
-        vfi.write_seqinfo(place, rate=rate, frames=length, size=(width, height), camera=camera)
+        seqinfo.write_seqinfo(place, rate=rate, frames=length, size=(width, height), camera=camera)
         vfi.mark_finished(place, {"sequence": sequence, "mot17": MOT17[sequence]})
         print(f"  {sequence}: {length} frames, whole", flush=True)
     return missing

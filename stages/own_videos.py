@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import shots
+from stages import seqinfo, shots
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
 GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
@@ -31,7 +31,7 @@ def read_clip(path: Path) -> Iterator:
     try:
         if path.is_dir():
             frames = (np.asarray(Image.open(file).convert("RGB")) for file in vfi.image_files(path))
-            fps, expected = float(vfi.read_seqinfo(path)["framerate"]), len(vfi.image_files(path))
+            fps, expected = float(seqinfo.read_seqinfo(path)["framerate"]), len(vfi.image_files(path))
             first = next(frames)
             (height, width, _), frames = first.shape, itertools.chain([first], frames)
         else:
@@ -79,7 +79,7 @@ def import_clip(path: Path, name: str, folder: Path) -> str:
         (folder / sequence / "img1").mkdir(parents=True)
         for number, index in enumerate(part, start=1):
             (decoded / f"{index}.jpg").rename(folder / sequence / "img1" / f"{number:06d}.jpg")
-        vfi.write_seqinfo(folder / sequence, rate=fps, frames=len(part), size=(width, height))
+        seqinfo.write_seqinfo(folder / sequence, rate=fps, frames=len(part), size=(width, height))
     shutil.rmtree(decoded)
     times = ", ".join(f"{cut / fps:.2f} s" for cut in cuts) or "none"
     report = f"{path.name}: {count} frames, {width}x{height}, {fps:g} fps; cuts: {times}; repeated frames: "

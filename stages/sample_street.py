@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
-import vfi_utils as vfi
+from stages import seqinfo
 
 SIZE, RATE = (320, 180), 30  # (width, height) in px; frames per second
 CANVAS, FOCAL = (640, 360), 520.0  # px: what is drawn on, and the focal length there
@@ -551,4 +551,4 @@ def draw_sequence(folder: Path, name: str, frames: int = 60) -> None:
         pixels = pixels + 1.5 * rng.standard_normal(pixels.shape, np.float32)  # the sensor's noise
         frame = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
         frame.save(folder / "img1" / f"{index + 1:06d}.jpg", quality=95, subsampling=0)
-    vfi.write_seqinfo(folder, rate=RATE, frames=frames, size=SIZE, camera=scene["camera"])
+    seqinfo.write_seqinfo(folder, rate=RATE, frames=frames, size=SIZE, camera=scene["camera"])

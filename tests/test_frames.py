@@ -1,18 +1,21 @@
 """Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
 
+import os
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import vfi_utils as vfi
 from stages import mot17
 from stages.footage import choose_dataset, get_footage
-from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames
+from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames, video_windows
 
 
 def mot17_lengths(split, leave_out=LEFT_OUT):
@@ -72,6 +75,40 @@ def test_impossible_windows_are_refused(settings):
         vfi.build_windows({"a": -1})
 
 
+def test_the_spacing_of_a_video():
+    """Every second frame of eleven, and the middle one between them; the article's windows stay as they are."""
+    assert vfi.window_times("article") == (-3, -2, -1, 1, 2, 3)
+    assert vfi.window_times("video") == (-5, -3, -1, 1, 3, 5) and vfi.window_times("video", 2) == (-1, 1)
+    windows = vfi.build_windows({"a": 10, "b": 19}, spacing="video")
+    assert windows.values.tolist() == [["b", 0, 5, "video"], ["b", 4, 9, "video"], ["b", 8, 13, "video"]]
+    frames = {"b": np.arange(19, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)}
+    neighbours, targets = vfi.take_windows(frames, windows)
+    assert neighbours.shape == (3, 6, 2, 2, 3) and targets[:, 0, 0, 0].tolist() == [5, 9, 13]
+    for row in range(3):
+        times = neighbours[row, :, 0, 0, 0].astype(int) - targets[row, 0, 0, 0]
+        assert tuple(times) == vfi.window_times("video")
+    both = [vfi.build_windows({"b": 19}, spacing=spacing) for spacing in ("article", "video")]
+    together = vfi.take_windows(frames, pd.concat(both))[0][..., 0, 0, 0]
+    assert together.tolist()[0] == [0, 1, 2, 4, 5, 6] and together.tolist()[-1] == [8, 10, 12, 14, 16, 18]
+    with pytest.raises(ValueError, match="neither 'article' nor 'video'"):
+        vfi.build_windows({"a": 20}, spacing="films")
+
+
+def test_windows_of_a_video_follow_from_the_article_s():
+    """A break leaves out the same windows whichever way they are listed; the table on disk need not hold both."""
+    lengths, at = {"a": 60, "b": 17, "c": 7}, 22
+    whole = {spacing: vfi.build_windows(lengths, spacing=spacing) for spacing in ("article", "video")}
+    pd.testing.assert_frame_equal(video_windows(whole["article"]), whole["video"])
+    kept = {}
+    for spacing, length in [("article", 7), ("video", 11)]:
+        rows = whole[spacing]
+        crosses = (rows.sequence == "a") & (rows.start < at) & (at < rows.start + length)
+        kept[spacing] = rows[~crosses].reset_index(drop=True)
+    pd.testing.assert_frame_equal(video_windows(kept["article"]), kept["video"])
+    counts = [len(vfi.build_windows(mot17_lengths(split), spacing="video")) for split in ("train", "test")]
+    assert counts == [len(video_windows(vfi.build_windows(mot17_lengths(split)))) for split in ("train", "test")]
+
+
 @pytest.mark.parametrize("size", [(1920, 1080), (1280, 720), (640, 480), (321, 183)])
 def test_fast_decode_agrees_with_full_decode(tmp_path, size):
     path = tmp_path / "a.jpg"
@@ -126,6 +163,11 @@ def test_a_folder_of_sequences_becomes_frames_and_windows(tmp_path, own_work, ca
     neighbours, targets = vfi.take_windows(frames, windows)
     assert np.array_equal(targets[1], frames["MOT17-02"][7])
     assert np.array_equal(neighbours[1], frames["MOT17-02"][[4, 5, 6, 8, 9, 10]])
+
+    frames, windows = get_frames(str(footage), "train", spacing="video")
+    assert windows.values.tolist() == [["train", "MOT17-02", "fixed", 0, 5, "video"]]
+    with pytest.raises(ValueError, match="neither 'article' nor"):
+        get_frames(str(footage), "train", spacing="mixed")
 
     built = {path: path.stat().st_mtime_ns for path in own_work.glob("frames/mini/*/*.npy")}
     build_frames(str(footage))
@@ -265,6 +307,55 @@ def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys)
     vfi.write_atomic(own_work / "runs" / "a" / "history.csv", "epoch\n")
     vfi.to_drive(own_work / "runs" / "a")
     assert "Drive does not answer" in capsys.readouterr().out
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+import vfi_utils as vfi
+with vfi.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def hold():
+    """Return a function that starts a process which holds a lock for some seconds."""
+    holders = []
+
+    def start(path, seconds):
+        command = [sys.executable, "-c", HOLD, str(path), str(seconds)]
+        holders.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=vfi.ROOT))
+        assert holders[-1].stdout.readline() == "held\n"
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path, hold, capsys):
+    folder = tmp_path / "runs" / "a"
+    holder = hold(folder, 2)
+    in_use = pytest.raises(RuntimeError, match=rf"a is in use by process {holder.pid} on .*stop it")
+    with in_use, vfi.locked(folder, wait=False):
+        pytest.fail("both have it")
+    with vfi.locked(folder), vfi.locked(folder, wait=False):  # once it is free; twice in one thread
+        assert holder.wait(5) == 0
+        assert str(os.getpid()) in (tmp_path / "runs" / ".a.holder").read_text()
+    assert f"waiting for process {holder.pid} on" in capsys.readouterr().out
+    assert not folder.exists() and not (tmp_path / "runs" / ".a.holder").exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, hold, capsys):
+    holder = hold(tmp_path / "a", 60)
+    holder.kill()
+    holder.wait()
+    with vfi.locked(tmp_path / "a", wait=False):
+        pass
+    assert f"process {holder.pid} on" in (printed := capsys.readouterr().out) and "taken over" in printed
 
 
 def test_unknown_dataset_is_refused(own_work):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -125,6 +126,20 @@ def test_committed_outputs_are_of_one_clean_run(path):
 )
 def test_code_leaves_out(path, pattern):
     assert not re.search(pattern, "\n".join(sources(read(path), "code")))
+
+
+def test_no_loss_is_taken_from_train_on_batch():
+    """From Keras 3.10 to 3.13 it returns the mean of all losses so far, from 3.15 on the batch's."""
+    doubtful = ("train_on_batch", "test_on_batch")
+    code = {path.name: "\n".join(sources(read(path), "code")) for path in NOTEBOOKS}
+    files = [*ROOT.glob("*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("tests/tools/*.py")]
+    code |= {path.name: path.read_text(encoding="utf-8") for path in files}
+    for name, source in code.items():
+        nodes = list(ast.walk(ast.parse(source)))
+        statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        taken = [c.lineno for c in calls if c.func.attr in doubtful and id(c) not in statements]
+        assert not taken, f"{name} uses what train_on_batch returns: lines {taken}"
 
 
 @every_notebook
@@ -391,6 +406,7 @@ LEAVES = {  # by number: what a stage leaves under work/
 def check_run(nb, path: Path, work: Path):
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
+    assert not re.findall(r".*\bNO$", texts(nb), re.MULTILINE), "a check of the notebook says NO"
     absent = [pattern for pattern in LEAVES.get(path.name[:2], []) if not list(work.glob(pattern))]
     assert not absent, f"{path.name} left no {absent} under work/"
     assert not list(work.rglob("*.part")), "unfinished files"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -16,11 +19,11 @@ from keras import ops
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import layers
+from stages import layers, motion
+from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
 SMALL = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
-POINTWISE = "Activation Add Average BatchNormalization Concatenate InputLayer ReLU Rescaling Split Subtract"
 
 
 def gpu_name() -> str:
@@ -60,12 +63,23 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
     )
 
 
+@dataclass(frozen=True)
+class PathPredictor:
+    """The classic of `stages/motion.py` as a predictor: pixels fetched along paths through 2, 4 or 6 frames."""
+
+    frames: int = motion.SLOTS
+
+
 def load_model(name_or_path: str | Path):
     """Trained model, and a line that says which: `load_model("dncnn")` takes your run's, else the shipped one.
 
     Returns:
-        A `keras.Model`: uint8 `[B, H, W, 3 * n]` in, float32 `[B, H, W, 3]` in [0, 1] out.
+        A `keras.Model`; for "path" the classic, which needs no training; for "average" or "nearest" that baseline.
     """
+    if name_or_path == "path":
+        return PathPredictor()
+    if name_or_path in vfi.BASELINES:
+        return vfi.BASELINES[name_or_path]
     path = model_file(name_or_path)
     print(f"model {name_or_path}: {vfi.display_path(path)}")
     return keras.models.load_model(path, compile=False)
@@ -88,46 +102,6 @@ def load_untrained(name: str):
 def frames_of(model) -> int:
     """Number of frames that a model takes."""
     return model.input_shape[-1] // 3
-
-
-def receptive_radius(model) -> int | None:
-    """Distance in px that an output pixel sees; None for a model of more than convolutions that keep the size."""
-    radius = 0
-    for layer in getattr(model, "operations", model.layers):
-        if type(layer).__name__ == "Conv2D" and set(layer.strides) == {1} and layer.padding == "same":
-            radius += max(size // 2 * step for size, step in zip(layer.kernel_size, layer.dilation_rate))
-        elif type(layer).__name__ not in POINTWISE.split() or getattr(layer, "axis", -1) not in (-1, 3):
-            return None
-    return radius
-
-
-def tile_starts(length: int, tile: int, overlap: int) -> tuple[list[int], int]:
-    """Starts of the tiles along a side of `length` px, and the size, at most `tile`, that all of them have."""
-    if length <= tile:
-        return [0], length
-    count = -(-(length - 2 * overlap) // (tile - 2 * overlap))
-    size = -(-(length - 2 * overlap) // count) + 2 * overlap
-    return np.linspace(0, length - size, count).round().astype(int).tolist(), size
-
-
-def split_tiles(images: np.ndarray, tile: int, overlap: int) -> list[np.ndarray]:
-    """Views of `[..., H, W, C]`, at most `tile` px a side, which `join_tiles` undoes.
-
-    Each pixel lies at least `overlap` px inside one of them, or at that distance from the edge of the picture.
-    """
-    (rows, height), (columns, width) = (tile_starts(side, tile, overlap) for side in images.shape[-3:-1])
-    return [images[..., y : y + height, x : x + width, :] for y in rows for x in columns]
-
-
-def join_tiles(tiles: Iterable[np.ndarray], size: tuple[int, int], tile: int, overlap: int) -> np.ndarray:
-    """Tiles `[..., h, w, C]` without their margins, put together to `[..., H, W, C]`; `size` is (H, W)."""
-    corners, joined = itertools.product(*(tile_starts(side, tile, overlap)[0] for side in size)), None
-    for (y, x), part in zip(corners, tiles):
-        if joined is None:
-            joined = np.empty((*part.shape[:-3], *size, part.shape[-1]), part.dtype)
-        top, left = overlap if y else 0, overlap if x else 0  # the margins below and right are overwritten
-        joined[..., y + top : y + part.shape[-3], x + left : x + part.shape[-2], :] = part[..., top:, left:, :]
-    return joined
 
 
 def moves_pixels(model) -> bool:
@@ -224,48 +198,193 @@ def predict_float(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray
 
 
 def predict_middle(model, neighbours: np.ndarray, batch_size: int = 8) -> np.ndarray:
-    """Middle frames, as a model or a baseline predicts them.
+    """Middle frames at the article's spacing: `predict_between` with neighbours at -3, -2, -1, 1, 2, 3 (or fewer)."""
+    check_neighbours(neighbours)
+    return predict_between(model, neighbours, vfi.window_times("article", neighbours.shape[1]), 0, batch_size)
+
+
+def predict_between(model, neighbours: np.ndarray, times, t: float, batch_size: int = 8) -> np.ndarray:
+    """Frames at a moment between two others, as a model, the classic or a baseline predicts them.
 
     Args:
-        model: a keras model, or a function of `neighbours` such as `average`.
-        neighbours: uint8 `[B, n, H, W, 3]`, RGB, n frames in time order, the middle one not among them. A model of
-            fewer frames takes its own innermost ones.
-        batch_size: windows that go through the model at once.
+        model: what `load_model` returns, or a function of `neighbours` such as `vfi.average`.
+        neighbours: uint8 `[B, n, H, W, 3]`, RGB, n frames in time order, none of them at `t`. A model of fewer frames
+            takes those around `t`.
+        times: of the n frames, increasing, in any unit.
+        t: the wanted moment, between two of them.
+        batch_size: windows that go through a network at once.
 
     Returns:
         uint8 `[B, H, W, 3]`, rounded and clipped.
 
     Raises:
-        ValueError: if the neighbours have another shape or type, or are fewer than the model takes.
+        ValueError: if the neighbours have another shape or type, the times do not fit, or a model that predicts the
+            middle alone is asked for another moment.
     """
+    check_neighbours(neighbours)
+    if len(times) != neighbours.shape[1]:
+        raise ValueError(f"{neighbours.shape[1]} neighbours need as many times, not {len(times)}: {list(times)}.")
+    slots = motion.fill_slots(times, t)
+    if isinstance(model, PathPredictor):
+        predict = FramePredictor(model)
+        return np.stack([predict(window, times, t) for window in neighbours])
+    position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
     if not hasattr(model, "predict_on_batch"):
-        return model(neighbours)
-    vfi.innermost(neighbours[:1], frames_of(model))  # refuses what does not fit
-    parts = [predict_float(model, neighbours[i : i + batch_size]) for i in range(0, len(neighbours), batch_size)]
+        return baseline_between(model, neighbours, slots, position)
+    refuse_other_moments(model, position)
+    side = frames_of(model) // 2
+    if -1 in slots[3 - side : 3 + side]:
+        raise ValueError(
+            f"The model takes {2 * side} frames, {side} before and {side} after {t}, and the times are {list(times)}."
+        )
+    inner = neighbours[:, slots[3 - side : 3 + side]]
+    parts = [predict_float(model, inner[i : i + batch_size]) for i in range(0, len(inner), batch_size)]
     return vfi.to_uint8(np.concatenate(parts))
 
 
-def frame_predictor(model, tile: int = TILE) -> Callable[[np.ndarray], np.ndarray]:
-    """Function that predicts one middle frame with a model or a baseline: uint8 `[n, H, W, 3]` -> `[H, W, 3]`.
+def check_neighbours(neighbours: np.ndarray) -> None:
+    """Raise ValueError if neighbours are not uint8 `[B, n, H, W, 3]`."""
+    if neighbours.ndim != 5 or neighbours.shape[-1] != 3 or neighbours.dtype != np.uint8:
+        raise ValueError(f"neighbours must be uint8 [B, n, H, W, 3], not {neighbours.dtype} {list(neighbours.shape)}.")
 
-    When memory is full it halves the tile, says so, and stays with the smaller one.
+
+def baseline_between(baseline, neighbours: np.ndarray, slots, position: float) -> np.ndarray:
+    """Frames of a function of the neighbours; of the two known ones also at other moments than the middle."""
+    before, after = neighbours[:, slots[2]], neighbours[:, slots[3]]
+    if baseline is vfi.average and position != 0.5:
+        return vfi.to_uint8(((1 - position) * before.astype(np.float32) + position * after) / 255)
+    if baseline is vfi.nearest:
+        return after if position > 0.5 else before
+    return baseline(
+        neighbours if -1 not in slots and neighbours.shape[1] == len(slots) else neighbours[:, fill_gaps(slots)]
+    )
+
+
+def fill_gaps(slots: tuple[int, ...]) -> list[int]:
+    """Indices of six frames around a moment; the nearest one of the same side in place of those that are missing."""
+    there = [slot for slot in slots if slot >= 0]
+    return [min(max(slots[2] - 2 + k, there[0]), there[-1]) for k in range(len(slots))]
+
+
+def refuse_other_moments(model, position: float) -> None:
+    """Raise ValueError if a model that predicts the middle alone is asked for another moment."""
+    if abs(position - 0.5) > 1e-3:
+        raise ValueError(
+            f"The model {model.name!r} predicts the middle between two frames alone, and {position:.3f} of the way was "
+            "asked for. Use a factor of 2, or the model 'motion' or 'path', which predict any moment."
+        )
+
+
+class FramePredictor:
+    """Function that predicts single frames: `predictor(frames, times, t)`; when memory is full it takes smaller tiles.
+
+    Args:
+        model: what `load_model` returns, or a function of the neighbours.
+        tile: px, the side of what goes through a network at once.
     """
-    if not hasattr(model, "predict_on_batch"):
-        return lambda neighbours: model(neighbours[None])[0]
 
-    def predict(neighbours: np.ndarray) -> np.ndarray:
-        nonlocal tile
-        try:
-            return vfi.to_uint8(predict_float(model, neighbours[None], tile))[0]
-        except Exception as error:  # TensorFlow's, JAX's and Python's ways to say that memory is full
-            full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
-            full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
-            smaller = min(tile, max(neighbours.shape[1:3])) // 2
-            overlap = 32 if moves_pixels(model) else receptive_radius(model)
-            if not full or overlap is None or smaller <= 2 * overlap:
-                raise
-        tile = smaller
-        print(f"memory is full: predicting tiles of {tile} px from here on", flush=True)
-        return predict(neighbours)
+    def __init__(self, model, tile: int = TILE):
+        self.model, self.tile = model, tile
 
-    return predict
+    def __call__(self, frames, times, t: float, flows=None, copies=None) -> np.ndarray:
+        """Frame at the moment `t`.
+
+        Args:
+            frames: n of uint8 `[H, W, 3]`.
+            times: of the n frames.
+            t: the wanted moment.
+            flows, copies: of `motion.find_flows` and `motion.grid_copy`, if they are there already.
+
+        Returns:
+            uint8 `[H, W, 3]`.
+        """
+        while True:
+            try:
+                return self.predict(frames, times, t, flows, copies)
+            except Exception as error:  # TensorFlow's, JAX's and Python's ways to say that memory is full
+                full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+                full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
+                smaller = min(self.tile, max(frames[0].shape[:2])) // 2
+                overlap = (
+                    32
+                    if not hasattr(self.model, "layers") or moves_pixels(self.model)
+                    else receptive_radius(self.model)
+                )
+                if not full or overlap is None or smaller <= 2 * overlap:
+                    raise
+            self.tile = smaller
+            print(f"memory is full: predicting tiles of {smaller} px from here on", flush=True)
+
+    def predict(self, frames, times, t, flows, copies) -> np.ndarray:
+        slots = motion.fill_slots(times, t)
+        if isinstance(self.model, PathPredictor):
+            if flows is None:
+                flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
+            return motion.predict_along(frames, motion.follow(flows, times, t), self.model.frames // 2 - 1)
+        position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
+        neighbours = np.stack([frames[k] for k in fill_gaps(slots)])[None]
+        if not hasattr(self.model, "predict_on_batch"):
+            return baseline_between(self.model, neighbours, tuple(range(6)), position)[0]
+        refuse_other_moments(self.model, position)
+        return vfi.to_uint8(predict_float(self.model, neighbours, self.tile))[0]
+
+
+def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterable[float]) -> Iterator[np.ndarray]:
+    """Frames of one shot at the wanted moments: its own where it has one, else predicted from up to six around.
+
+    Each pair's flows are found once, in threads, one frame ahead of what is predicted. A few frames are in memory.
+
+    Args:
+        model: what `load_model` returns, or a function of the neighbours.
+        frames: uint8 `[H, W, 3]`, one by one, without a cut among them.
+        times: of these frames, increasing.
+        wanted: increasing moments from `times[0]` to `times[-1]`.
+
+    Yields:
+        uint8 `[H, W, 3]`, one for each wanted moment.
+
+    Raises:
+        ValueError: if a moment lies beyond the frames, or a model predicts the middle alone and another is wanted.
+    """
+    predictor, source = FramePredictor(model), enumerate(frames)
+    window, first = deque(), 0  # frame, grey copy, and the flows to and from the frame before, found in threads
+    follows = isinstance(model, PathPredictor) or (hasattr(model, "layers") and takes_paths(model))
+    with ThreadPoolExecutor(max_workers=2) as pool:
+
+        def read_until(index: int) -> None:
+            while first + len(window) <= min(index, len(times) - 1):
+                frame = next(source)[1]
+                copy = motion.grid_copy(frame) if follows else None
+                pair = (window[-1][1], copy) if window and follows else None
+                flows = pair and (pool.submit(motion.find_flow, *pair), pool.submit(motion.find_flow, *pair[::-1]))
+                window.append((frame, copy, flows))
+
+        for moment in wanted:
+            if not times[0] <= moment <= times[-1]:
+                raise ValueError(f"The moment {moment} lies beyond the frames, from {times[0]} to {times[-1]}.")
+            after = int(np.searchsorted(times, moment))
+            last = min(after + 2, len(times) - 1)
+            read_until(last + 1)
+            while first < min(after, len(times) - 1) - 3:
+                window.popleft()
+                first += 1
+            if times[after] == moment:
+                yield window[after - first][0]
+                continue
+            used = list(itertools.islice(window, max(0, after - 3 - first), last + 1 - first))
+            flows = [[flow.result() for flow in pair] for _, _, pair in used[1:]] if follows else None
+            start = last + 1 - len(used)
+            yield predictor(
+                [frame for frame, _, _ in used], times[start : last + 1], moment, flows, [c for _, c, _ in used]
+            )
+
+
+def takes_paths(model) -> bool:
+    """Whether a model is of the kind of notebook 07's, which corrects what the classic found."""
+    return False
+
+
+def frame_predictor(model):
+    """Function that predicts one middle frame of six: uint8 `[6, H, W, 3]` -> `[H, W, 3]`."""
+    predictor = FramePredictor(model)
+    return lambda neighbours: predictor(list(neighbours), vfi.window_times("video", len(neighbours)), 0)

@@ -19,16 +19,8 @@ from PIL import Image
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment
 from stages import ffmpeg, video
-from stages.models import (
-    frame_predictor,
-    join_tiles,
-    load_model,
-    predict_float,
-    predict_middle,
-    receptive_radius,
-    split_tiles,
-    tile_starts,
-)
+from stages.models import frame_predictor, load_model, predict_float, predict_middle
+from stages.tiles import join_tiles, receptive_radius, split_tiles, tile_starts
 
 ODD = (97, 55)  # px
 

@@ -1,19 +1,19 @@
-"""The ground floor: what notebooks and `stages/` share. It imports nothing of ours.
+"""The ground floor: what notebooks and `stages/` share. It imports nothing of ours, and is cheap to import.
 
 Pixels follow one convention: uint8 RGB, channels last, on disk and at every public function. A model takes uint8
 `[B, H, W, 3 * n]` (n frames in time order, without the middle one) and returns float32 `[B, H, W, 3]` in [0, 1].
-
-Importing this module is cheap: keras and matplotlib are imported inside functions.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -47,20 +47,18 @@ def fast() -> bool:
 
 def on_colab() -> bool:
     """Whether this runs on Google Colab."""
-    try:
+    with contextlib.suppress(ImportError):
         import google.colab  # noqa: F401
-    except ImportError:
-        return False
-    return True
+
+        return True
+    return False
 
 
 def require_version(version: str) -> None:
     """Raise RuntimeError, with what to do, if this module is older than a notebook needs."""
     if tuple(map(int, VERSION.split("."))) < tuple(map(int, version.split("."))):
-        raise RuntimeError(
-            f"This notebook needs version {version}, and {ROOT} has {VERSION}: run `git pull` there, or delete it and "
-            "run the Setup cell again; then restart."
-        )
+        cure = "run `git pull` there, or delete it and run the Setup cell again; then restart."
+        raise RuntimeError(f"This notebook needs version {version}, and {ROOT} has {VERSION}: {cure}")
 
 
 def work(*parts: str) -> Path:
@@ -83,8 +81,8 @@ def digest(content: str | bytes) -> str:
 
 def changes(old: dict, new: dict) -> str:
     """Settings that differ: "seed: 0 -> 1; crop: 64 -> 48"."""
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in names)
+    pairs = {name: (old.get(name), new.get(name)) for name in {**old, **new}}
+    return "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in pairs.items() if before != after)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -95,26 +93,36 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     part.replace(path)
 
 
-def is_finished(folder: Path, settings: dict) -> bool:
-    """Whether the stage that fills `folder` has finished with these settings; those that differ are printed.
-
-    A stage is finished when its marker is there (`stage.json`, or `<name>.json` beside a single file): `mark_finished`
-    writes it last.
-    """
-    marker = folder if folder.suffix == ".json" else folder / "stage.json"
+def read_json(path: Path, kinds: type | tuple = dict):
+    """Content of a JSON file that a stage wrote; ValueError, with what to delete, if it is empty, cut or of no kind."""
     try:
-        made_with = json.loads(marker.read_text())["settings"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return False
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = NotImplemented
+    if not isinstance(content, kinds):
+        raise ValueError(f"{display_path(path)} is damaged: it is no whole JSON file. Delete it, and run this again.")
+    return content
+
+
+def is_finished(folder: Path, settings: dict) -> bool:
+    """Whether the stage that fills `folder` (or `<name>.json`) is marked as finished with these settings, else why."""
+    marker = folder if folder.suffix == ".json" and not folder.is_dir() else folder / "stage.json"
     settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-    if made_with != settings:
-        print(f"rebuilding {display_path(folder)}: {changes(made_with, settings)}")
-    return made_with == settings
+    try:
+        made_with = read_json(marker)["settings"]
+        why = "" if made_with == settings else changes(made_with, settings)
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why = "its marker is damaged"
+    if why:
+        print(f"rebuilding {display_path(folder)}: {why}")
+    return not why
 
 
 def mark_finished(folder: Path, settings: dict, **facts) -> None:
-    """Mark the stage that fills `folder` as finished with these settings; `facts` are kept beside them."""
-    marker = folder if folder.suffix == ".json" else folder / "stage.json"
+    """Mark the stage that fills `folder` (or `<name>.json`) as finished, last of all; `facts` are kept with it."""
+    marker = folder if folder.suffix == ".json" and not folder.is_dir() else folder / "stage.json"
     write_atomic(marker, json.dumps({"settings": settings, **facts}, indent=1))
 
 
@@ -127,21 +135,23 @@ def locked(path: Path, wait: bool = True):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
-    note, what = path.with_name(f".{path.name}.holder"), display_path(path)
-    holder = lambda: note.read_text().strip() if note.exists() else "another process"  # noqa: E731
-    held = lock.is_locked
+    note, held = path.with_name(f".{path.name}.holder"), lock.is_locked
+    holder = "another process"
+    with contextlib.suppress(FileNotFoundError):
+        holder = note.read_text()
     try:
         lock.acquire(timeout=0)
+        if note.exists() and not held:
+            print(f"{holder} ended without letting go of {display_path(path)}: taken over")
     except filelock.Timeout:
         if not wait:
-            raise RuntimeError(f"{what} is in use by {holder()}. Wait until it is done, or stop it.") from None
-        print(f"waiting for {holder()}, which writes {what}", flush=True)
+            message = f"{display_path(path)} is in use by {holder}. Wait until it is done, or stop it."
+            raise RuntimeError(message) from None
+        print(f"waiting for {holder}, which writes {display_path(path)}", flush=True)
         lock.acquire(poll_interval=0.2)
     try:
         if not held:
-            if note.exists():
-                print(f"{holder()} ended without letting go of {what}: taken over")
-            note.write_text(f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%H:%M:%S')})")
+            write_atomic(note, f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%H:%M:%S')})")
         yield
     finally:
         if not held:
@@ -149,17 +159,20 @@ def locked(path: Path, wait: bool = True):
         lock.release()
 
 
+def free_disk(folder: Path) -> int:
+    """Bytes free on the disk that holds, or would hold, `folder`."""
+    return shutil.disk_usage(next(p for p in [folder, *folder.parents] if p.exists())).free
+
+
 def check_disk(folder: Path, needed: int, what: str, remedy: str = "") -> None:
     """Raise OSError, before anything is written, if the disk that holds `folder` has less than `needed` bytes free."""
     remedy = remedy or "Free some space, choose fewer SEQUENCES, or set VFI_WORK to a folder on another disk."
-    place = next(p for p in [folder, *folder.parents] if p.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
+    if (free := free_disk(folder)) < needed:
         raise OSError(f"{what} needs {needed / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB free. {remedy}")
 
 
 def use_drive(folder: str = "/content/drive/MyDrive/vfi-dncnn") -> None:
-    """Keep a copy of what is finished on Google Drive, for the next notebook's machine; RuntimeError if not on Colab.
+    """Keep a copy of what is finished on Google Drive, for the next notebook's machine; RuntimeError if that cannot be.
 
     Work itself goes on on the local disk, which is fast and does not drop.
     """
@@ -168,8 +181,21 @@ def use_drive(folder: str = "/content/drive/MyDrive/vfi-dncnn") -> None:
     from google.colab import drive
 
     drive.mount("/content/drive")
+    if not Path(folder).parent.is_dir():  # made here, it would be a local folder, and no mount would succeed again
+        raise RuntimeError(f"Google Drive is not there: no {Path(folder).parent}. Mount it, or set DRIVE = False.")
+    Path(folder).mkdir(exist_ok=True)
     os.environ["VFI_DRIVE"] = folder
-    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+print_once = functools.cache(functools.partial(print, flush=True))
+
+
+def drive_copy(path: Path) -> Path | None:
+    """Place of a file or folder of `work/` on Drive; None if none is in use or (said once) it is not mounted."""
+    drive = os.environ.get("VFI_DRIVE")
+    if drive and not os.path.isdir(drive):  # Path.is_dir raises if a mount has died
+        return print_once(f"Drive does not answer: no folder {drive}. Nothing is copied until it is mounted again.")
+    return Path(drive, path.relative_to(work())) if drive else None
 
 
 def copy_atomic(source: Path, target: Path) -> None:
@@ -177,7 +203,8 @@ def copy_atomic(source: Path, target: Path) -> None:
     for file in [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file()):
         copied = target / file.relative_to(source) if source.is_dir() else target
         there = copied.stat() if copied.exists() else None
-        if there is None or there.st_size != file.stat().st_size or there.st_mtime < file.stat().st_mtime:
+        same = there and there.st_size == file.stat().st_size and there.st_mtime >= file.stat().st_mtime
+        if not same and file.suffix != ".part":  # what an interrupted run left
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copied.with_name(copied.name + ".part"))
             copied.with_name(copied.name + ".part").replace(copied)
@@ -185,22 +212,24 @@ def copy_atomic(source: Path, target: Path) -> None:
 
 def to_drive(path: Path) -> None:
     """Copy a file or folder of `work/` to the Drive that `use_drive` chose; a Drive that drops stops nothing."""
-    if os.environ.get("VFI_DRIVE"):
+    if copied := drive_copy(path):
         try:
-            copy_atomic(path, Path(os.environ["VFI_DRIVE"], path.relative_to(work())))
+            copy_atomic(path, copied)
         except OSError as error:
             print(f"Drive does not answer ({error}); {display_path(path)} is safe here, and copied at the next chance")
 
 
 def from_drive(path: Path) -> bool:
-    """Whether a file or folder of `work/` came back from Drive: it does if a copy is there."""
-    if not os.environ.get("VFI_DRIVE"):
+    """Whether a file or folder of `work/` came back from Drive: it does if a copy is there and can be read."""
+    copied = drive_copy(path)
+    try:
+        if not copied or not copied.exists():
+            return False
+        print(f"bringing {display_path(path)} back from Drive")
+        copy_atomic(copied, path)
+    except OSError as error:
+        print(f"Drive does not answer ({error}); going on without its copy of {display_path(path)}")
         return False
-    kept = Path(os.environ["VFI_DRIVE"], path.relative_to(work()))
-    if not kept.exists():
-        return False
-    print(f"bringing {display_path(path)} back from Drive")
-    copy_atomic(kept, path)
     return True
 
 
@@ -208,33 +237,38 @@ def from_drive(path: Path) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Images of a sequence (its `img1`) or of a plain folder, in the order of their names."""
+    """Images of a sequence (its `img1`) or of a plain folder, none hidden; in natural order: frame_2, then frame_10."""
+
+    def natural(path: Path) -> tuple:
+        parts = re.split(r"(\d+)", path.name.lower())  # text and numbers by turns
+        return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+
     folder = Path(folder)
     folder = folder / "img1" if (folder / "img1").is_dir() else folder
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    images = (p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return sorted((p for p in images if not p.name.startswith(".") and p.is_file()), key=natural)
 
 
-def read_frame(path: Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
-    """Image, shrunk by area averaging: uint8 `[H, W, 3]`, RGB, 0-255.
+def read_frame(path: Path, size: tuple[int, int] | None = FRAME_SIZE) -> np.ndarray:
+    """Image, shrunk by area averaging (None: as it is): uint8 `[H, W, 3]`, RGB, 0-255; 16-bit grey scaled to 8 bits.
 
     A JPEG decoder can shrink by 2, 4 or 8 while it decodes, at a fraction of the cost. It decodes no less than
     three times the size wanted, and the box filter does the rest: 1920x1080 -> 480x270 -> 160x90.
     """
     with Image.open(path) as image:
-        image.draft("RGB", (3 * size[0], 3 * size[1]))
-        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX))
+        if size:
+            image.draft("RGB", (3 * size[0], 3 * size[1]))
+        if image.mode.startswith("I"):  # "I;16", or "I" in older Pillow
+            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        image = image.convert("RGB")
+        return np.asarray(image.resize(size, Image.Resampling.BOX) if size else image)
 
 
 def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
-    """All frames of a MOT17-shaped sequence, or of a plain folder of images: uint8 `[T, H, W, 3]`, RGB, 0-255.
+    """Frames of a sequence (its `img1`) or of a plain folder of images, all: uint8 `[T, H, W, 3]`, RGB, 0-255.
 
-    Args:
-        folder: holds `img1/*.jpg`, or the images themselves; they are taken in the order of their names.
-        size: `(width, height)` in px to shrink to.
-
-    Raises:
-        FileNotFoundError: if there is no image.
-        OSError: if one cannot be read; it is named.
+    They come in the order of `image_files`, shrunk to `size`, (width, height) in px. FileNotFoundError if there is
+    none; OSError if one cannot be read, which is named.
     """
     files = image_files(folder)
     if not files:
@@ -244,7 +278,7 @@ def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.nd
     def read_into(index: int) -> None:
         try:
             frames[index] = read_frame(files[index], size)
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's
             raise OSError(f"{files[index]} cannot be read ({error}). Delete it and run notebook 01 again.") from error
 
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -253,11 +287,7 @@ def load_frames(folder: str | Path, size: tuple[int, int] = FRAME_SIZE) -> np.nd
 
 
 def window_times(spacing: str = "article", neighbours: int = 6) -> tuple[int, ...]:
-    """Times of a window's neighbours, in frames from its middle: (-3, -2, -1, 1, 2, 3) or, for video, (-5, -3, ..., 5).
-
-    Raises:
-        ValueError: if `spacing` is neither "article" nor "video".
-    """
+    """Times of a window's neighbours, in frames from its middle: (-3, -2, -1, 1, 2, 3); for video (-5, -3, ..., 5)."""
     if spacing not in ("article", "video"):
         raise ValueError(f"spacing = {spacing!r} is neither 'article' nor 'video'.")
     after = range(1, neighbours // 2 + 1) if spacing == "article" else range(1, neighbours, 2)
@@ -271,23 +301,17 @@ def build_windows(
 
     Args:
         lengths: number of frames of each sequence.
-        window: frames in a window, odd; the middle one is the target.
-        stride: frames from the start of one window to the start of the next.
+        window, stride: frames in a window, odd; frames from the start of one to the start of the next.
         step: all times of a window are multiplied by it; with 2, things move twice as far.
         spacing: "article": consecutive frames, whose inner step is twice the others once the middle is out. "video":
             the steps of a video that is doubled, every second frame, and between the inner two the target.
 
     Returns:
         A row a window: sequence, start (index of its first frame, from 0), middle (of its target); and step, if not 1,
-        and spacing, if not "article".
-
-    Raises:
-        ValueError: if `window` is not an odd number of at least 3, `stride` is below 1, or a length is negative.
+        and spacing, if not "article". ValueError if there cannot be such windows.
     """
     if window < 3 or window % 2 == 0 or min(stride, step) < 1:
-        raise ValueError(
-            f"window = {window} must be odd and at least 3, stride = {stride} and step = {step} at least 1."
-        )
+        raise ValueError(f"window = {window} must be odd and above 2, stride = {stride} and step = {step} above 0.")
     if any(length < 0 for length in lengths.values()):
         raise ValueError(f"A sequence cannot have fewer than 0 frames: {lengths}.")
     reach = step * window_times(spacing, window - 1)[-1]
@@ -302,10 +326,9 @@ def build_windows(
 
 
 def moving_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mask of the pixels that move, those whose largest channel difference exceeds 8: bool `[..., H, W]`.
+    """Mask of the pixels that move, bool `[..., H, W]`: those whose largest channel difference exceeds 8.
 
-    Args:
-        before, after: uint8 `[..., H, W, 3]`, the frames at t-1 and t+1.
+    `before` and `after` are uint8 `[..., H, W, 3]`, the frames at t-1 and t+1.
     """
     return np.abs(before.astype(np.int16) - after).max(axis=-1) > 8
 
@@ -327,12 +350,7 @@ def window_of(frames: dict[str, np.ndarray], row) -> np.ndarray:
 
 
 def take_windows(frames: dict[str, np.ndarray], windows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Windows, copied out of the frames.
-
-    Returns:
-        neighbours: uint8 `[N, n, H, W, 3]`, in time order, at `window_times(spacing, n)` around the middle frame.
-        targets: uint8 `[N, H, W, 3]`, the middle frames.
-    """
+    """Neighbours uint8 `[N, n, H, W, 3]`, at `window_times(spacing, n)`, and middle frames uint8 `[N, H, W, 3]`."""
     return split_middle(np.stack([window_of(frames, row) for row in windows.itertuples()]))
 
 
@@ -341,15 +359,11 @@ def spread(windows: pd.DataFrame, count: int) -> pd.DataFrame:
     return windows.iloc[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
 
 
-# Neighbours and baselines -------------------------------------------------------------------------------------------
+# Neighbours, baselines, metrics -------------------------------------------------------------------------------------
 
 
 def innermost(neighbours: np.ndarray, frames: int) -> np.ndarray:
-    """The `frames` innermost neighbours, stacked as channels: `[B, n, H, W, 3]` -> `[B, H, W, 3 * frames]`.
-
-    Raises:
-        ValueError: if `neighbours` has another shape or type, or fewer frames than that.
-    """
+    """The `frames` innermost neighbours, stacked as channels: uint8 `[B, n, H, W, 3]` -> `[B, H, W, 3 * frames]`."""
     if neighbours.ndim != 5 or neighbours.shape[-1] != 3 or neighbours.dtype != np.uint8:
         raise ValueError(f"neighbours must be uint8 [B, n, H, W, 3], not {neighbours.dtype} {list(neighbours.shape)}.")
     count = neighbours.shape[1]
@@ -378,9 +392,6 @@ def to_uint8(prediction: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(prediction, 0, 1) * 255).astype(np.uint8)
 
 
-# Metrics ------------------------------------------------------------------------------------------------------------
-
-
 def psnr(prediction: np.ndarray, target: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     """Peak signal-to-noise ratio of each frame in dB, float `[B]`: peak 255, over all pixels and the three channels.
 
@@ -391,10 +402,8 @@ def psnr(prediction: np.ndarray, target: np.ndarray, where: np.ndarray | None = 
         where: bool `[B, H, W]`, the pixels that count; None for all.
     """
     if prediction.shape != target.shape or prediction.dtype != np.uint8 or target.dtype != np.uint8:
-        raise ValueError(
-            f"prediction and target must be uint8 of one shape [B, H, W, 3], not {prediction.dtype} "
-            f"{list(prediction.shape)} and {target.dtype} {list(target.shape)}."
-        )
+        kinds = " and ".join(f"{frames.dtype} {list(frames.shape)}" for frames in (prediction, target))
+        raise ValueError(f"prediction and target must be uint8 of one shape [B, H, W, 3], not {kinds}.")
     error = np.square(prediction.astype(np.float64) - target).mean(axis=-1)
     where = np.ones(error.shape, bool) if where is None else where
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -411,13 +420,7 @@ def cap_psnr(decibels: np.ndarray) -> np.ndarray:
 
 
 def busiest_crop(change: np.ndarray, size: tuple[int, int], step: tuple[int, int]) -> tuple[slice, slice]:
-    """Slices of the rectangle in which most changes; `frame[busiest_crop(...)]` cuts it out.
-
-    Args:
-        change: `[H, W]`, how much each pixel changes.
-        size: (height, width) of the rectangle in px.
-        step: px down and across between the rectangles that are compared.
-    """
+    """Slices of the rectangle of `size` (height, width) with the largest sum of `change` `[H, W]`, of every `step`."""
     (height, width), (tall, wide) = size, change.shape
     corners = [(y, x) for y in range(0, tall - height + 1, step[0]) for x in range(0, wide - width + 1, step[1])]
     y, x = max(corners, key=lambda corner: change[corner[0] :, corner[1] :][:height, :width].sum())
@@ -429,37 +432,32 @@ def report_environment(training: bool = False) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     def known(package: str) -> str:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            return f"{package} missing"
+        return f"{package} missing"
 
     # Or it warns of every model and size that it compiles. A level would not do: TensorFlow sets its own when imported.
     logging.getLogger("tensorflow").addFilter(lambda record: record.levelno >= logging.ERROR)
-    names = ("keras", "tensorflow", "numpy", "pandas", "matplotlib", "imageio", "gdown")
-    print(f"Python {platform.python_version()}; " + ", ".join(known(name) for name in names))
+    names = ["keras", "tensorflow", "numpy", "pandas", "matplotlib", "imageio", "gdown"]
+    print(f"Python {platform.python_version()}; {', '.join(map(known, names))}")
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         print(f"GPU: {subprocess.run(query, capture_output=True, text=True).stdout.strip() or 'not answering'}")
-    elif not training:
-        print("GPU: none, and none is needed here")
     else:
-        print("GPU: none. In Colab choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all")
-    place = next(p for p in [work(), *work().parents] if p.exists())
+        way = ". In Colab choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
+        print("GPU: none" + (way if training else ", and none is needed here"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("nan")
-    memory, free = memory / 2**30, shutil.disk_usage(place).free / 2**30
-    print(f"memory: {memory:.0f} GiB; free disk: {free:.0f} GiB; files go to {display_path(work())}")
+    sizes = f"memory: {memory / 2**30:.0f} GiB; free disk: {free_disk(work()) / 2**30:.0f} GiB"
+    print(f"{sizes}; files go to {display_path(work())}")
 
 
 def show_images(images, titles=(), columns: int = 0, name: str = "", width: float = 11, caption: str = "", **imshow):
-    """Figure of images side by side in a grid, and the last image drawn (for a colour bar).
+    """Figure of images in a grid, saved as `work/figures/<name>.png`, and the last image drawn (for a colour bar).
 
     Args:
-        images: uint8 `[H, W, 3]`, or float `[H, W]` maps drawn with the colour map in `imshow`.
+        images: uint8 `[H, W, 3]`, or float `[H, W]` maps; `imshow`, such as `cmap` and `vmax`, is for these.
         titles, caption: one above each image, or fewer; a line under the figure.
         columns, width: images in a row, 0 for all; inches of the figure.
-        name: under which it is saved, as `work/figures/<name>.png`.
-        **imshow: passed on to `Axes.imshow`; `cmap`, `vmin` and `vmax` put maps on one scale.
     """
     import matplotlib.pyplot as plt
 

@@ -247,6 +247,7 @@ def test_half_written_frames_are_not_trusted(tmp_path, own_work, monkeypatch):
 def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "a", frames=8)
+    (tmp_path / "drive").mkdir()
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
     build_frames(str(footage))
     pack_frames(str(footage))
@@ -291,6 +292,10 @@ def test_mounting_drive(tmp_path, own_work, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(vfi, "on_colab", lambda: True)
     monkeypatch.setenv("VFI_DRIVE", "")
+    with pytest.raises(RuntimeError, match="Google Drive is not there"):  # and its folder is not made locally
+        vfi.use_drive(str(tmp_path / "drive" / "series"))
+    assert not (tmp_path / "drive").exists() and mounted.pop()
+    (tmp_path / "drive").mkdir()
     vfi.use_drive(str(tmp_path / "drive" / "series"))
     assert mounted == ["/content/drive"]
     vfi.write_atomic(own_work / "runs" / "a" / "history.csv", "epoch\n1\n")
@@ -302,11 +307,63 @@ def test_mounting_drive(tmp_path, own_work, monkeypatch):
 
 
 def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys):
-    monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "a file, not a folder"))
-    (tmp_path / "a file, not a folder").write_text("")
-    vfi.write_atomic(own_work / "runs" / "a" / "history.csv", "epoch\n")
-    vfi.to_drive(own_work / "runs" / "a")
-    assert "Drive does not answer" in capsys.readouterr().out
+    drive, run = tmp_path / "drive", own_work / "runs" / "a"
+    monkeypatch.setenv("VFI_DRIVE", str(drive))
+    vfi.write_atomic(run / "history.csv", "epoch\n")
+    for _ in range(2):
+        vfi.to_drive(run)
+        assert not vfi.from_drive(run)
+    assert capsys.readouterr().out.count("Drive does not answer") == 1 and not drive.exists(), "not made locally"
+
+    drive.mkdir()  # mounted again
+    (run / "history.csv.part").write_text("half")
+    vfi.to_drive(run)
+    assert [path.name for path in drive.rglob("*") if path.is_file()] == ["history.csv"]
+
+    def fail(*_):
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(vfi, "copy_atomic", fail)
+    vfi.to_drive(run)
+    assert not vfi.from_drive(run), "and the run goes on"
+    assert capsys.readouterr().out.count("Transport endpoint") == 2
+
+
+@pytest.mark.parametrize("content", ["", "null", "[1]", '{"settings": {"a"', '{"settings": null}', "\x00\x00"])
+def test_a_damaged_marker_is_rebuilt_and_damaged_facts_are_named(content, tmp_path, capsys):
+    folder = tmp_path / "runs" / "a"
+    vfi.write_atomic(folder / "stage.json", content)
+    assert not vfi.is_finished(folder, {"a": 1})
+    assert "a: its marker is damaged" in capsys.readouterr().out
+    if "null}" not in content:
+        with pytest.raises(ValueError, match=r"stage\.json is damaged.*Delete it"):
+            vfi.read_json(folder / "stage.json")
+    vfi.mark_finished(folder, {"a": 1}, report="b")
+    assert vfi.is_finished(folder, {"a": 1}) and vfi.read_json(folder / "stage.json")["report"] == "b"
+
+
+def test_a_folder_may_be_called_json(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    vfi.mark_finished(tmp_path / "x.json", {"a": 1})
+    assert (tmp_path / "x.json" / "stage.json").exists() and vfi.is_finished(tmp_path / "x.json", {"a": 1})
+
+
+def test_images_come_in_natural_order(tmp_path):
+    for number in (1, 2, 10, 11, 60):
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"frame_{number}.png")
+    (tmp_path / "._frame_1.png").write_bytes(b"of another system")
+    (tmp_path / "Thumbs.db").write_bytes(b"no picture")
+    (tmp_path / "frame_12.png").mkdir()
+    assert [path.stem for path in vfi.image_files(tmp_path)] == [f"frame_{n}" for n in (1, 2, 10, 11, 60)]
+    assert vfi.load_frames(tmp_path, size=(4, 3))[:, 0, 0, 0].tolist() == [1, 2, 10, 11, 60]
+
+
+def test_grey_pictures_of_16_bits_keep_their_brightness(tmp_path):
+    grey = np.linspace(0, 65535, 64 * 36).reshape(36, 64).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    frame = vfi.read_frame(tmp_path / "a.png", size=None)
+    assert frame.shape == (36, 64, 3) and np.abs(frame[..., 1] - grey / 257.0).max() <= 0.5
+    assert abs(vfi.read_frame(tmp_path / "a.png", size=(16, 9)).mean() - 127.5) < 1
 
 
 HOLD = """

@@ -236,6 +236,7 @@ def test_steps_skipped_in_float16_do_not_cost_an_epoch(tmp_path):
 
 
 def test_a_run_goes_on_from_its_copy_on_drive(runs, tmp_path, monkeypatch):
+    (tmp_path / "drive").mkdir()
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
     interrupt(runs)
     shutil.rmtree(runs)  # the machine is gone

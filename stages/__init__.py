@@ -3,7 +3,7 @@
 Imports run downward only: `vfi_utils` is the ground floor, and imports nothing of ours. On it stand, from below,
 
     layers, shots, ffmpeg, motion               nothing of ours
-    seqinfo                                     what a sequence's own file says
+    seqinfo, download, archives                 a sequence's own file; bytes and members from servers
     mot17, sample_street, own_videos            01: kinds of footage
     footage, frames, models                     01 to 03
     training, evaluation, video                 04, 05, 08

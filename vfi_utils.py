@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow lists its libraries; read when keras comes
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow complains of a missing GPU; read when keras comes
 
 VERSION = "1.2"
 REPOSITORY = "OWNER/vfi-dncnn"  # the one place; `make badges REPO=owner/name` copies it into the badges
@@ -67,8 +67,8 @@ def work(*parts: str) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """Path as a reader sees it: relative to the repository or to the current folder if inside one."""
-    for base in (ROOT, Path.cwd()):
+    """Path as a reader sees it: relative to the current folder, as Colab's file panel has it, or to the repository."""
+    for base in (Path.cwd(), ROOT):
         if path.is_relative_to(base):
             return str(path.relative_to(base))
     return str(Path("work") / path.relative_to(work())) if path.is_relative_to(work()) else str(path)
@@ -487,12 +487,12 @@ def save_figure(figure, name: str) -> None:
     figure.savefig(path, dpi=100)
 
 
-def list_files(*patterns: str) -> None:
-    """Print the files of `work/` that match the patterns, their sizes, and whether they outlive the session."""
+def list_files(*patterns: str, drive: bool = True) -> None:
+    """Print files of `work/`, their sizes, and whether they outlive the session; `drive`: is there a setting DRIVE?"""
     files = sorted(file for pattern in patterns for file in work().glob(pattern) if file.is_file())
     for file in files:
         print(f"{file.stat().st_size / 2**20:8.2f} MiB  {display_path(file)}")
     if os.environ.get("VFI_DRIVE"):
         print(f"Runs and packed frames are also on Drive, in {os.environ['VFI_DRIVE']}, and outlive the session.")
     elif on_colab():
-        print("They are on this machine's disk and go when the Colab session ends: download them, or set DRIVE = True.")
+        print("They go when the Colab session ends: download them" + (", or set DRIVE = True." if drive else "."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import pytest
 
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
-from run_notebooks import run_notebook
+from run_notebooks import NATIVE_LOG, run_notebook
 from stages import sample_street as street
 from stamp_badges import stamp
 
@@ -95,10 +96,56 @@ def test_size(path):
     assert 1 <= len(pictures) <= 8
 
 
+def refused_by_github(text: str) -> list[str]:
+    """What makes GitHub show "Invalid Notebook" in place of a notebook of this text; nothing is repaired first."""
+    faults = []
+    try:
+        nb = json.loads(text, parse_constant=lambda name: faults.append(f"{name} is no JSON"))
+        nbformat.validate(copy.deepcopy(nb))  # it mends what it can
+    except (ValueError, nbformat.ValidationError) as error:
+        return [*faults, str(error).splitlines()[0]]
+    if nb["nbformat"] != 4:
+        faults.append("not of format 4")
+    if "state" not in nb["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {"state": 0}):
+        faults.append("the state of widgets is missing")
+    if "widgets" in nb["metadata"] and not nb["metadata"]["widgets"].get("application/vnd.jupyter.widget-state+json"):
+        faults.append("widgets without their type")
+    ids = [cell.get("id") for cell in nb["cells"] if "id" in cell]
+    if len(set(ids)) < len(ids) or (ids and nb["nbformat_minor"] < 5):
+        faults.append("cell ids twice, or in a format that has none")
+    names = [nb["metadata"].get(key, {}).get("name") for key in ("kernelspec", "language_info")]
+    if not all(names):
+        faults.append("no kernel, or no language")
+    return faults
+
+
+@every_notebook
+def test_github_shows_it(path):
+    assert refused_by_github(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda nb: nb["metadata"].update(widgets={"application/vnd.jupyter.widget-state+json": {"version_major": 2}}),
+        lambda nb: nb["metadata"].update(widgets={}),
+        lambda nb: nb["metadata"].pop("language_info"),
+        lambda nb: nb["cells"][3].pop("outputs"),
+        lambda nb: nb["cells"][3].pop("metadata"),
+        lambda nb: nb["cells"][1].update(id=nb["cells"][0].get("id", "a")),
+        lambda nb: nb["cells"][3]["outputs"].append({"output_type": "display_data", "data": {}}),
+        lambda nb: nb["metadata"].update(score=float("nan")),
+    ],
+)
+def test_what_github_refuses_is_noticed(spoil):
+    nb = json.loads(NOTEBOOKS[2].read_text(encoding="utf-8"))
+    spoil(nb)
+    assert refused_by_github(json.dumps(nb))
+
+
 @every_notebook
 def test_committed_outputs_are_of_one_clean_run(path):
     nb = read(path)
-    nbformat.validate(nb)
     code = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
     outputs = [output for cell in code for output in cell.outputs]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
@@ -107,6 +154,7 @@ def test_committed_outputs_are_of_one_clean_run(path):
     assert not [output for output in outputs if any("widget" in kind for kind in output.get("data", {}))]
     assert nb.metadata.kernelspec.name == "python3"
     assert not [cell for cell in nb.cells if "execution" in cell.metadata]
+    assert not [out.text for out in outputs if out.output_type == "stream" and NATIVE_LOG.search(out.text)]
 
 
 @every_notebook
@@ -262,9 +310,9 @@ def release(folder: Path, version: str) -> Path:
     return commit_all(folder)
 
 
-def setup(cwd: Path, source: Path | str) -> subprocess.CompletedProcess:
-    """The Setup cell, executed in `cwd`; then it prints the module's version and folder."""
-    cell = bootstrap(NOTEBOOKS[0]) + "\nprint(vfi.VERSION, vfi.ROOT)\n"
+def setup(cwd: Path, source: Path | str, saved_as: str = vfi.VERSION) -> subprocess.CompletedProcess:
+    """The Setup cell as this version has it, executed in `cwd`; then it prints the module's version and folder."""
+    cell = bootstrap(NOTEBOOKS[0]).replace(vfi.VERSION, saved_as) + "\nprint(vfi.VERSION, vfi.ROOT)\n"
     cwd.mkdir(parents=True, exist_ok=True)
     env = clean_environment(VFI_REPOSITORY=str(source), PYTHONDONTWRITEBYTECODE="1")
     return subprocess.run([sys.executable, "-c", cell], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
@@ -274,7 +322,8 @@ def test_setup_is_short_and_names_this_version():
     lines = [line for line in bootstrap(NOTEBOOKS[0]).splitlines() if line]
     assert lines[0] == "# @title Setup" and len(lines) <= 12
     assert lines[-1] == f'vfi.require_version("{vfi.VERSION}")'
-    assert f'"-b v{vfi.VERSION}"' in "\n".join(lines)
+    assert f" -b v{vfi.VERSION} " in "\n".join(lines)
+    assert max(len(line) for line in lines if vfi.REPOSITORY in line) + 30 <= 120, "no room for a longer name"
 
 
 def test_setup_hushes_tensorflow_before_keras_is_imported(tmp_path, source):
@@ -282,7 +331,7 @@ def test_setup_hushes_tensorflow_before_keras_is_imported(tmp_path, source):
     env = clean_environment(VFI_REPOSITORY=str(source))
     env.pop("TF_CPP_MIN_LOG_LEVEL", None)
     done = subprocess.run([sys.executable, "-c", cell], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.stdout == "2\n", done.stderr
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_setup_clones_once(tmp_path, source):
@@ -292,11 +341,22 @@ def test_setup_clones_once(tmp_path, source):
     assert setup(tmp_path / "here", source).stdout == first.stdout
 
 
-def test_setup_clones_its_own_version_where_that_is_tagged(tmp_path, source):
-    git("tag", f"v{vfi.VERSION}", cwd=source)
-    release(source, "99.0")
-    done = setup(tmp_path / "here", source)
-    assert done.stdout.split() == [vfi.VERSION, str(tmp_path / "here" / "vfi-dncnn")], done.stderr
+@pytest.mark.parametrize("version", [vfi.VERSION, "0.9"])
+def test_setup_clones_the_tag_of_the_notebook_it_was_saved_in(tmp_path, source, version):
+    for each in ("0.9", vfi.VERSION, "99.0"):
+        git("tag", f"v{each}", cwd=release(source, each))
+    done = setup(tmp_path / "here", source, saved_as=version)
+    assert done.stdout.split() == [version, str(tmp_path / "here" / "vfi-dncnn")], done.stderr
+
+
+def test_setup_alone_brings_everything_to_an_empty_folder_on_colab(tmp_path, snapshot):
+    stages = "from stages import evaluation, footage, frames, layers, models, mot17, own_videos, training, video"
+    cell = f"{bootstrap(NOTEBOOKS[0])}\n{stages}\nprint(vfi.on_colab(), models.load_model('dncnn').name)\n"
+    env = clean_environment(VFI_REPOSITORY=str(snapshot), PYTHONPATH=str(ROOT / "tests" / "stand_in"))
+    done = subprocess.run([sys.executable, "-c", cell], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True dncnn", done.stderr
+    assert git("status", "--porcelain", "--untracked-files=no", cwd=tmp_path / "vfi-dncnn") == ""
+    assert git("ls-files", cwd=tmp_path / "vfi-dncnn") == git("ls-files", cwd=snapshot)
 
 
 def test_setup_uses_the_repository_around_the_notebook(tmp_path):
@@ -335,7 +395,11 @@ def test_versions_are_compared_number_by_number(monkeypatch, version, older):
 
 @pytest.mark.parametrize(
     ("address", "why"),
-    [("nowhere", "missing"), ("OWNER/nowhere", "still OWNER"), ("http://127.0.0.1:9/a/b", "offline")],
+    [
+        ("nowhere", "missing, or no place"),
+        ("OWNER/nowhere", "OWNER is no name"),
+        ("http://127.0.0.1:9/a/b", "no connection"),
+    ],
 )
 def test_setup_that_cannot_clone_says_why_and_leaves_nothing(tmp_path, address, why):
     address = address if "://" in address else str(tmp_path / address)
@@ -378,6 +442,14 @@ def test_runner_keeps_what_a_terminal_shows_and_names_what_was_made(tmp_path):
     assert [cell.execution_count for cell in (first, second, third)] == [1, 2, 3]
 
 
+def test_runner_hides_nothing_from_a_test(tmp_path):
+    log = "I0000 00:00:1.2 3 file.cc:1] oneDNN"
+    code = f"import os; os.system('echo {log} >&2; echo native'); os.write(2, b'and this')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "a.ipynb")
+    nb = run_notebook(tmp_path / "a.ipynb", cwd=tmp_path, timeout=LIMIT)
+    assert stderr_lines(nb) == [log, "and this"] and "native" in texts(nb)
+
+
 def test_runner_shows_the_cell_that_failed_and_leaves_the_notebook_alone(tmp_path):
     done = run_in_place(tmp_path, "x = 1", "y = x / 0", "z = 2")
     assert done.returncode == 1
@@ -403,10 +475,26 @@ LEAVES = {  # by number: what a stage leaves under work/
 }
 
 
+ALLOWED_NATIVE = re.compile(  # written before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, or past it; none can be helped
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    r"|I0000 .*(?:oneDNN custom operations are on|Could not find cuda drivers on your machine)"  # TensorFlow 2.21
+    r"|E0000 .*Unable to register cu(?:DNN|BLAS|FFT) factory"  # TensorFlow 2.19
+    r"|W0000 .*computation placer already registered"  # TensorFlow 2.19
+    r"|E0000 .*remapper failed: INVALID_ARGUMENT: .*LeakyReluGrad"  # all: it trains on, without that optimisation
+)
+
+
+def stderr_lines(nb) -> list[str]:
+    """Lines in red that a reader of a run notebook sees."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", []) if output.output_type == "stream"]
+    return [line for out in outputs if out.name == "stderr" for line in out.text.splitlines() if line.strip()]
+
+
 def check_run(nb, path: Path, work: Path):
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not re.findall(r".*\bNO$", texts(nb), re.MULTILINE), "a check of the notebook says NO"
+    assert not [line for line in stderr_lines(nb) if not ALLOWED_NATIVE.match(line)], "lines in red"
     absent = [pattern for pattern in LEAVES.get(path.name[:2], []) if not list(work.glob(pattern))]
     assert not absent, f"{path.name} left no {absent} under work/"
     assert not list(work.rglob("*.part")), "unfinished files"

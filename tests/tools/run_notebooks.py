@@ -24,7 +24,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 ROOT = Path(__file__).resolve().parents[2]
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NATIVE_LOG = re.compile(  # what TensorFlow's C++ code logs: dates and addresses that differ in every run
-    r"^(?:[IWE]\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\S+ [IWE] |WARNING: All log messages before absl).*\n?",
+    r"^(?:[IWE]\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\S+ [IWE] |WARNING: All log messages before absl"
+    r"|To enable the following instructions: ).*\n?",
     re.MULTILINE,
 )
 FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
@@ -74,7 +75,7 @@ def is_code(cell) -> bool:
 
 
 def run_notebook(path: Path, cwd: Path, env: dict[str, str] | None = None, timeout: int | None = None):
-    """Execute a notebook and return it, with its outputs, as a new object; the file stays as it is.
+    """Execute a notebook and return it, with all that a reader would see, as a new object; the file stays as it is.
 
     Args:
         path: the notebook.
@@ -90,9 +91,10 @@ def run_notebook(path: Path, cwd: Path, env: dict[str, str] | None = None, timeo
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     client = Client(nb, path.stem, timeout=timeout, resources={"metadata": {"path": str(cwd)}})
-    env = {"TF_CPP_MIN_LOG_LEVEL": "3", **(os.environ if env is None else env)}
+    env = dict(os.environ if env is None else env)
+    env.pop("PYTEST_CURRENT_TEST", None)  # under pytest a kernel would not pass on what native code writes
     try:
-        client.execute(env=env, stderr=subprocess.DEVNULL)  # native logs; what Python prints comes another way
+        client.execute(env=env, stderr=subprocess.DEVNULL)  # a second copy: the kernel sends its own as output
     except FAILURES as error:
         error.notebook = nb
         raise
@@ -102,7 +104,7 @@ def run_notebook(path: Path, cwd: Path, env: dict[str, str] | None = None, timeo
 
 
 def normalise(nb) -> None:
-    """Make an executed notebook fit for a commit: nothing in it depends on when or where it ran."""
+    """Make an executed notebook one clean run: counts from 1, streams joined, no state of widgets."""
     nb.metadata["kernelspec"] = dict(KERNELSPEC)
     nb.metadata["language_info"] = {"name": "python"}
     nb.metadata.pop("widgets", None)
@@ -135,8 +137,15 @@ def join_streams(outputs: list) -> list:
     for output in joined:
         if output.output_type == "stream":
             output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)  # of a progress bar, only the last state
-            output.text = NATIVE_LOG.sub("", output.text)
     return [output for output in joined if output.output_type != "stream" or output.text.strip()]
+
+
+def drop_native_log(nb) -> None:
+    """Make an executed notebook fit for a commit: without the lines that native code stamps with time and process."""
+    for cell in (cell for cell in nb.cells if cell.cell_type == "code"):
+        for output in (output for output in cell.outputs if output.output_type == "stream"):
+            output.text = NATIVE_LOG.sub("", output.text)
+        cell.outputs = [out for out in cell.outputs if out.output_type != "stream" or out.text.strip()]
 
 
 def results() -> list[Path]:
@@ -178,6 +187,8 @@ def main() -> int:
         except FAILURES as error:
             nb, failure = error.notebook, error
         executed = path if options.in_place and not failure else copies / path.name
+        if executed == path:
+            drop_native_log(nb)
         executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, executed)
         print(f"=== {path.name}: {time.monotonic() - begun:.0f} s", flush=True)

@@ -8,16 +8,22 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 RUN_REQUIREMENTS := requirements.txt tests/requirements-notebooks.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench peers train notebooks lint badges clean
+.PHONY: help run test test-colab test-colab-quick bench peers train notebooks lint badges downloads clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s%s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.for-run  ## run notebooks 01 to 08 on the sample, or one (NOTEBOOK=05); name what they write
 	@$(PY) tests/tools/run_notebooks.py notebooks/$(or $(NOTEBOOK),0[1-8])_*.ipynb
 
 test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick ones)
 	@$(PY) -m pytest $(ARGS)
+
+test-colab: $(VENV)/.for-test  ## run all notebooks with Colab's oldest and newest versions, compare all numbers
+	@$(PY) tests/tools/colab.py $(ARGS)
+
+test-colab-quick: $(VENV)/.for-test  ## run 03 and 05 with today's versions and with Colab's newest, compare
+	@$(PY) tests/tools/colab.py --ends here newest --only 03 05
 
 bench: $(VENV)/.for-test  ## measure what the series costs in time and memory
 	@$(PY) tests/tools/bench.py $(ARGS)
@@ -37,6 +43,9 @@ lint: $(VENV)/.for-test  ## check style and format of modules and notebooks
 
 badges: | $(PY)  ## write REPO=owner/name into every badge and link
 	@$(PY) tests/tools/stamp_badges.py "$(REPO)"
+
+downloads: $(VENV)/.for-run  ## ask whether the address of every download still answers
+	@$(PY) tests/tools/check_downloads.py
 
 clean:  ## remove .venv and caches (never work/)
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without what would lead a run elsewhere, plus `variables`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("VFI_", "GIT_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("VFI_", "GIT_", "TF_CPP_"))}
     return {**kept, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **variables}
 
 
@@ -45,6 +45,10 @@ def copy_working_tree(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+def pytest_addoption(parser):
+    parser.addoption("--keep-runs", type=Path, help="folder that gets the notebooks that are run, with their outputs")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -490,6 +490,13 @@ def stderr_lines(nb) -> list[str]:
     return [line for out in outputs if out.name == "stderr" for line in out.text.splitlines() if line.strip()]
 
 
+def keep(nb, path: Path, way: str, request) -> None:
+    """Write a run notebook to the folder that --keep-runs names, if it does, for `compare_runs.py`."""
+    if folder := request.config.getoption("--keep-runs"):
+        (folder / way).mkdir(parents=True, exist_ok=True)
+        nbformat.write(nb, folder / way / path.name)
+
+
 def check_run(nb, path: Path, work: Path):
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
@@ -507,23 +514,25 @@ def series_work(tmp_path_factory) -> Path:
 
 @pytest.mark.runs
 @every_notebook
-def test_runs_in_order(path, series_work):
+def test_runs_in_order(path, series_work, request):
     env = clean_environment(VFI_FAST="1", VFI_WORK=str(series_work))
-    check_run(run_notebook(path, cwd=path.parent, env=env, timeout=LIMIT), path, series_work)
+    nb = run_notebook(path, cwd=path.parent, env=env, timeout=LIMIT)
+    keep(nb, path, "in_order", request)
+    check_run(nb, path, series_work)
 
 
 @pytest.mark.runs
 @every_notebook
-def test_runs_alone_as_on_colab(path, snapshot, tmp_path):
+def test_runs_alone_as_on_colab(path, snapshot, tmp_path, request):
     """The notebook is the only file there is; the rest is cloned, as on Colab, from a copy of the working tree."""
     shutil.copy(path, tmp_path)
     env = clean_environment(
         VFI_FAST="1",
-        VFI_DATASET="sample",
         VFI_REPOSITORY=str(snapshot),
         PYTHONPATH=os.pathsep.join([str(ROOT / "tests" / "stand_in"), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
     )
     nb = run_notebook(tmp_path / path.name, cwd=tmp_path, env=env, timeout=LIMIT)
+    keep(nb, path, "alone", request)
     check_run(nb, path, tmp_path / "vfi-dncnn" / "work")
 
 

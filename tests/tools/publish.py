@@ -10,7 +10,7 @@ further dncnn ...                  trains the shipped ones further: work/runs/dn
 models dncnn ... --called "..."    work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 readme                             assets/results_*.csv -> the tables in README.md
 
-Publish models under the oldest supported Keras (tests/constraints-oldest.txt): a newer one reads what an older one
+Publish models under the oldest supported Keras (tests/colab-oldest.txt): a newer one reads what an older one
 wrote, and not the other way round.
 """
 

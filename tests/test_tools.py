@@ -1,0 +1,148 @@
+"""What `make` calls beside the notebooks: the comparison of runs, Colab's lists of versions, addresses, badges."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import nbformat
+import pytest
+
+import check_downloads
+import colab
+import compare_runs
+from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
+from stages import mot17
+
+
+def notebook(*texts: str, page: str = ""):
+    """A run notebook whose cells print these texts; the last shows this page."""
+    v4 = nbformat.v4
+    cells = [v4.new_code_cell("print()", outputs=[v4.new_output("stream", name="stdout", text=text)]) for text in texts]
+    data = {"text/html": page, "text/plain": "not read"}
+    if page:
+        cells.append(v4.new_code_cell("table", outputs=[v4.new_output("display_data", data=data)]))
+    return v4.new_notebook(cells=cells)
+
+
+def differ(one: str, other: str) -> bool:
+    return bool(compare_runs.differences(notebook(one), notebook(other))[0])
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("beats it by 1.30 dB", "beats it by 1.34 dB"),
+        ("loss 0.02050", "loss 0.02052"),
+        ("after 1,320 steps took 5 s", "after 1,320 steps took 61 s"),
+        ("expected to finish after 17:20", "expected to finish after 09:01"),
+        ("Python 3.12.1; keras 3.10.0", "Python 3.13.0; keras 3.13.2"),
+        ("2.50 MiB  work/models/dncnn.keras", "2.51 MiB  work/models/dncnn.keras"),
+        ("better in 42% of 28 windows", "better in 43% of 28 windows"),
+    ],
+)
+def test_rounding_and_time_make_no_difference(one, other):
+    assert not differ(one, other)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("after 150 steps 0.02659", "after 150 steps 0.00034"),
+        ("beats it by 1.30 dB", "beats it by 1.36 dB"),
+        ("better in 42% of 28 windows", "better in 42% of 27 windows"),
+        ("1,320 windows", "1,321 windows"),
+        ("it is learned: ok", "it is learned: NO"),
+        ("+0.30 dB", "-0.30 dB"),
+        ("one line", "one line\nand another"),
+    ],
+)
+def test_what_a_reader_would_notice_is_a_difference(one, other):
+    assert differ(one, other)
+
+
+def test_tables_are_compared_cell_by_cell_and_know_their_columns():
+    page = "<table><tr><th></th><th>model</th><th>psnr</th><th>minutes</th></tr>{}</table>"
+    row = "<tr><th>0</th><td>average</td><td>{}</td><td>{}</td></tr>"
+    pages = [page.format(row.format(*values)) for values in [(39.28, 1.5), (39.31, 9.5), (39.40, 1.5)]]
+    one, near, far = (notebook(page=page) for page in pages)
+    assert compare_runs.differences(one, near) == ([], 2)
+    assert compare_runs.differences(one, far)[0] == ["cell 1, psnr: 39.28 / 39.4 (dB) in '#'"]
+
+
+def test_folders_without_the_same_notebooks_are_not_compared(tmp_path):
+    (tmp_path / "one").mkdir()
+    with pytest.raises(FileNotFoundError, match="no run notebook"):
+        compare_runs.compare_folders(tmp_path / "one", tmp_path / "other")
+    nbformat.write(notebook("1"), tmp_path / "one" / "01_a.ipynb")
+    with pytest.raises(FileNotFoundError, match="other/01_a.ipynb"):
+        compare_runs.compare_folders(tmp_path / "one", tmp_path / "other")
+
+
+@pytest.mark.parametrize("end", ["oldest", "newest"])
+def test_an_end_satisfies_what_the_series_requires(end):
+    """Whatever requirements.txt asks for is in Colab's runtime, and no older."""
+    assert colab.python_of(end) in ("3.12", "3.13")
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", colab.pins(end).read_text(), re.MULTILINE))
+    required = re.findall(r"^([\w-]+)(?:\[\w+\])?>=(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    for name, least in required:
+        if name in pinned:
+            numbers = [[int(part) for part in version.split(".")] for version in (pinned[name], least)]
+            assert numbers[0] >= numbers[1], name
+    assert {name for name, _ in required} - set(pinned) <= {"opencv-python-headless", "filelock"}
+
+
+def test_pins_follow_colabs_lists():
+    old = "# Python 3.13: of a day\nkeras==3.13.2\njax==0.7.2\n# a note\n"
+    freeze = "absl-py==1.4.0\nJAX==0.9.0\nkeras==3.14.0\ntorch @ https://nowhere\n"
+    assert colab.write_pins(freeze, "Ubuntu\nPython 3.14.1\n", old) == (
+        "# Python 3.14: of a day\nkeras==3.14.0\njax==0.9.0\n# a note\n"
+    )
+    with pytest.raises(ValueError, match="no jax"):
+        colab.write_pins("keras==3.14.0\n", "Python 3.14.1\n", old)
+    with pytest.raises(ValueError, match="no Python"):
+        colab.write_pins(freeze, "<html>", old)
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/there.zip" else 404)
+        self.send_header("Content-Length", "1234")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_downloads_are_asked_for_by_head(capsys):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    there, gone = (f"http://127.0.0.1:{server.server_port}/{name}.zip" for name in ("there", "gone"))
+    assert check_downloads.check([(there, 1234, ""), (there, 0, "")]) == 0
+    assert check_downloads.check([(there, 99, ""), (gone, 0, ""), ("http://127.0.0.1:9/x", 0, "")]) == 3
+    server.shutdown()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].endswith("1,234 bytes, not 99") and "404" in lines[3] and "URLError" in lines[4]
+    assert all(address.startswith("https://") for address, _, _ in mot17.SOURCES)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_the_badges_workflow_stamps_a_copy_and_has_nothing_to_do_the_second_time(tmp_path):
+    workflow = (ROOT / ".github" / "workflows" / "badges.yml").read_text(encoding="utf-8")
+    command = re.search(r"run: (make badges .*)", workflow)[1].replace("${{ github.repository }}", "a-fork/of.it")
+    copy = commit_all(copy_working_tree(tmp_path))
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    (copy / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    for changed in (True, False):
+        subprocess.run(command.split(), cwd=copy, env=clean_environment(), check=True, capture_output=True)
+        assert bool(git("status", "--porcelain", "--untracked-files=no", cwd=copy)) == changed
+        git("commit", "--all", "--allow-empty", "--quiet", "--message", "Name it", cwd=copy)
+    readme = (copy / "README.md").read_text(encoding="utf-8")
+    assert "github/a-fork/of.it/blob/main/notebooks/01" in readme and "OWNER/" not in readme
+    lint = [sys.executable, "-m", "ruff", "check", "--quiet", "."]
+    if shutil.which("ruff", path=str(ROOT / ".venv" / "bin")):
+        assert not subprocess.run(lint, cwd=copy, capture_output=True, text=True).stdout, "the longer name still fits"

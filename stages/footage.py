@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,23 @@ import pandas as pd
 
 import vfi_utils as vfi
 from stages import mot17, own_videos, sample_street, seqinfo
+
+BUILT_IN = ("mot17", "sample")
+
+
+@dataclass(frozen=True)
+class SequenceRow:
+    """A row of `list_sequences`."""
+
+    split: str
+    sequence: str
+    frames: int
+    promised: int
+    width: int
+    height: int
+    fps: float
+    camera: str
+    folder: Path
 
 
 def choose_dataset(dataset: str = "") -> str:
@@ -24,7 +42,7 @@ def choose_dataset(dataset: str = "") -> str:
         FileNotFoundError: if it is neither a known name nor a folder.
     """
     dataset = os.environ.get("VFI_DATASET") or dataset or "sample"
-    if dataset not in ("mot17", "sample") and not Path(dataset).expanduser().is_dir():
+    if dataset not in BUILT_IN and not Path(dataset).expanduser().is_dir():
         raise FileNotFoundError(
             f"DATASET = {dataset!r} is neither 'mot17' nor 'sample', and there is no folder "
             f"{Path(dataset).expanduser().resolve()}. Choose one of the two names, or the folder of your videos."
@@ -33,19 +51,22 @@ def choose_dataset(dataset: str = "") -> str:
 
 
 def dataset_name(dataset: str) -> str:
-    """Short name under which a data set is kept in `work/`: the name itself, or the folder's."""
-    return dataset if dataset in ("mot17", "sample") else Path(dataset).expanduser().resolve().name
+    """Short name under which a data set is kept in `work/`: the name itself, or the folder's, unless that is a name."""
+    if dataset in BUILT_IN:
+        return dataset
+    name = Path(dataset).expanduser().resolve().name
+    return f"{name}-folder" if name in ("", *BUILT_IN) else name
 
 
 def dataset_source(dataset: str) -> str:
     """Full name of a data set, the whole path of a folder: two folders may have one short name."""
-    return dataset if dataset in ("mot17", "sample") else str(Path(dataset).expanduser().resolve())
+    return dataset if dataset in BUILT_IN else str(Path(dataset).expanduser().resolve())
 
 
 def run_suffix(dataset: str) -> str:
     """Ending of a run's name, so that runs on your footage get names of their own: "", or "-<folder>"."""
     name = dataset_name(choose_dataset(dataset))
-    return "" if name in ("mot17", "sample") else f"-{name}"
+    return "" if name in BUILT_IN else f"-{name}"
 
 
 def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_options) -> Path:
@@ -61,21 +82,28 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
         A folder with `<split>/<sequence>/img1/%06d.jpg`; a folder of yours that has this layout is used where it is.
     """
     dataset = choose_dataset(dataset)
-    folder = vfi.work("footage", dataset_name(dataset))
-    if dataset == "mot17":
-        chosen = folder / "chosen.json"
-        if sequences is None and chosen.exists():
-            sequences = json.loads(chosen.read_text())
-        elif sequences is None or set(sequences) <= set(mot17.MOT17):
-            vfi.write_atomic(chosen, json.dumps(sequences))  # first: an interrupted choice is still the choice
-        mot17.get_mot17(folder, sequences, **mot17_options)
-    elif dataset == "sample":
-        draw_sample(folder)
-    elif next(Path(dataset).expanduser().glob("t*/*/img1"), None):
+    if dataset not in BUILT_IN and next(Path(dataset).expanduser().glob("t*/*/img1"), None):
         return Path(dataset).expanduser().resolve()
-    else:
-        own_videos.import_videos(Path(dataset).expanduser(), folder)
+    folder = vfi.work("footage", dataset_name(dataset))
+    with vfi.locked(folder):
+        if dataset == "mot17":
+            chosen = folder / "chosen.json"
+            if sequences is None:
+                sequences = chosen_sequences(folder)
+            elif set(sequences) <= set(mot17.MOT17):
+                vfi.write_atomic(chosen, json.dumps(sequences))  # first: an interrupted choice is still the choice
+            mot17.get_mot17(folder, sequences, **mot17_options)
+        elif dataset == "sample":
+            draw_sample(folder)
+        else:
+            own_videos.import_videos(Path(dataset).expanduser(), folder)
     return folder
+
+
+def chosen_sequences(footage: Path) -> list[str] | None:
+    """Sequences of MOT17 that were chosen; None for all. ValueError if the file that says so is damaged."""
+    chosen = footage / "chosen.json"
+    return vfi.read_json(chosen, (list, type(None))) if chosen.exists() else None
 
 
 def draw_sample(folder: Path) -> None:
@@ -95,6 +123,8 @@ def list_sequences(footage: Path) -> pd.DataFrame:
     Args:
         footage: holds `<split>/<sequence>/img1/`, with or without `seqinfo.ini`.
 
+    Of two copies the one with more images is taken. A `seqinfo.ini` that cannot be read is named, and left aside.
+
     Returns:
         One row a sequence: split, sequence, frames (images found), promised (what `seqinfo.ini` or MOT17's table says),
         width, height (px), fps, camera ("fixed", "moving" or "" if not known yet), folder.
@@ -105,29 +135,33 @@ def list_sequences(footage: Path) -> pd.DataFrame:
     rows = {}
     for images in sorted(footage.glob("t*/*/img1")):
         folder, split = images.parent, images.parent.parent.name
-        info = seqinfo.read_seqinfo(folder)
         name = re.sub(r"^(MOT17-\d\d)-(DPM|FRCNN|SDP)$", r"\1", folder.name)
-        files = vfi.image_files(folder)
-        if split not in ("train", "test") or (split, name) in rows or not files:
+        count = len(vfi.image_files(folder))
+        if split not in ("train", "test") or count <= (rows[split, name].frames if (split, name) in rows else 0):
             continue
-        known = mot17.MOT17.get(name, (split, len(files), 0, 0, 30, ""))
-        rows[split, name] = {
-            "split": split,
-            "sequence": name,
-            "frames": len(files),
-            "promised": int(info.get("seqlength", known[1])),
-            "width": int(info.get("imwidth", known[2])),
-            "height": int(info.get("imheight", known[3])),
-            "fps": float(info.get("framerate", known[4])),
-            "camera": info.get("camera", known[5]),
-            "folder": folder,
-        }
+        try:
+            info = seqinfo.read_seqinfo(folder)
+        except ValueError as error:
+            print(f"{split}/{name}: {error}; it is used without what that file says")
+            info = seqinfo.SequenceInfo()
+        known = mot17.MOT17.get(name, mot17.Sequence(split, count, 0, 0, 30, ""))
+        rows[split, name] = SequenceRow(
+            split=split,
+            sequence=name,
+            frames=count,
+            promised=known.frames if info.frames is None else info.frames,
+            width=info.width or known.width,
+            height=info.height or known.height,
+            fps=info.rate or float(known.rate),
+            camera=info.camera or known.camera,
+            folder=folder,
+        )
     if not rows:
         raise FileNotFoundError(
             f"No footage in {footage}: looked for <train or test>/<sequence>/img1/*.jpg. Run notebook 01, or set "
             "DATASET = 'sample'."
         )
-    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["split"] == "test", row["sequence"])))
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row.split == "test", row.sequence)))
 
 
 def guess_camera(frames: np.ndarray) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -22,28 +21,57 @@ VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
 GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
 
 
-def read_clip(path: Path) -> Iterator:
-    """A dict of a clip's `fps`, `size` (width, height) and expected `frames`, then its frames: uint8 `[H, W, 3]`.
+@dataclass(frozen=True)
+class ClipFacts:
+    """Frame rate, size in px and expected number of frames of a clip."""
 
-    A clip is a video or a MOT17-shaped sequence. Each frame comes once, in the order in which it is shown: without
-    "passthrough", ffmpeg repeats and drops frames to even out a variable rate. ValueError says why one is unreadable.
+    fps: float
+    width: int
+    height: int
+    frames: int
+
+
+def read_pictures(folder: Path) -> Iterator:
+    """The `ClipFacts` of a MOT17-shaped sequence, then its frames, which must be of one size: uint8 `[H, W, 3]`."""
+    files, rate = vfi.image_files(folder), seqinfo.read_seqinfo(folder).rate
+    if not rate:
+        raise OSError("its seqinfo.ini tells no frame rate")
+    first = vfi.read_frame(files[0], None)
+    yield ClipFacts(fps=rate, width=first.shape[1], height=first.shape[0], frames=len(files))
+    for file in files:
+        frame = vfi.read_frame(file, None)
+        if frame.shape != first.shape:
+            raise OSError(
+                f"{file.name} is {frame.shape[1]}x{frame.shape[0]} px, the first {first.shape[1]}x{len(first)}"
+            )
+        yield frame
+
+
+def read_video(path: Path) -> Iterator:
+    """The `ClipFacts` of a video, then its frames.
+
+    Each frame comes once, in the order in which it is shown: without "passthrough", ffmpeg repeats and drops frames to
+    even out a variable rate. The whole path is given to ffmpeg, which would open a file `http:x.mp4` as an address.
+    """
+    stream = imageio_ffmpeg.read_frames(str(path.absolute()), output_params=["-fps_mode", "passthrough"])
+    facts = next(stream)
+    (width, height), fps = facts["size"], facts["fps"]
+    yield ClipFacts(fps=fps, width=width, height=height, frames=round(fps * facts["duration"]))
+    yield from (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream)
+
+
+def read_clip(path: Path) -> Iterator:
+    """The `ClipFacts` of a video or a MOT17-shaped sequence, then its frames: uint8 `[H, W, 3]`.
+
+    ValueError says why one is unreadable.
     """
     try:
-        if path.is_dir():
-            frames = (np.asarray(Image.open(file).convert("RGB")) for file in vfi.image_files(path))
-            fps, expected = float(seqinfo.read_seqinfo(path)["framerate"]), len(vfi.image_files(path))
-            first = next(frames)
-            (height, width, _), frames = first.shape, itertools.chain([first], frames)
-        else:
-            stream = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
-            facts = next(stream)
-            (width, height), fps, expected = facts["size"], facts["fps"], round(facts["fps"] * facts["duration"])
-            frames = (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream)
-        if fps <= 0:
+        clip = read_pictures(path) if path.is_dir() else read_video(path)
+        facts = next(clip)
+        if facts.fps <= 0:
             raise OSError("it has no frame rate")
-        yield {"fps": fps, "size": (width, height), "frames": expected}
-        yield from frames
-    except (OSError, RuntimeError, LookupError, AttributeError, configparser.Error) as error:
+        yield from itertools.chain([facts], clip)
+    except (OSError, RuntimeError, ValueError, SyntaxError, LookupError, AttributeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path.name} cannot be read: {reason[-1]}") from error
 
@@ -62,11 +90,11 @@ def import_clip(path: Path, name: str, folder: Path) -> str:
     decoded = folder / "clips" / name / "decoded"
     decoded.mkdir(parents=True)
     with contextlib.closing(read_clip(path)) as clip:
-        fps, size, expected = next(clip).values()
-        factor = max(1, size[0] // 480)
-        width, height = (-(-side // factor) for side in size)  # rounded up, as `reduce` does
-        print(f"reading {path.name}: about {expected} frames", flush=True)
-        vfi.check_disk(folder, expected * width * height, f"Importing {path.name}")  # a byte a pixel is plenty
+        facts = next(clip)
+        factor = max(1, facts.width // 480)
+        width, height = (-(-side // factor) for side in (facts.width, facts.height))  # rounded up, as `reduce` does
+        print(f"reading {path.name}: about {facts.frames} frames", flush=True)
+        vfi.check_disk(folder, facts.frames * width * height, f"Importing {path.name}")  # a byte a pixel is plenty
         changed = shots.frame_changes(keep(clip))
     count, cuts, made = len(changed), shots.find_cuts(changed), {}
     train = round(0.8 * max(count - GAP, 0))
@@ -79,10 +107,10 @@ def import_clip(path: Path, name: str, folder: Path) -> str:
         (folder / sequence / "img1").mkdir(parents=True)
         for number, index in enumerate(part, start=1):
             (decoded / f"{index}.jpg").rename(folder / sequence / "img1" / f"{number:06d}.jpg")
-        seqinfo.write_seqinfo(folder / sequence, rate=fps, frames=len(part), size=(width, height))
+        seqinfo.write_seqinfo(folder / sequence, rate=facts.fps, frames=len(part), size=(width, height))
     shutil.rmtree(decoded)
-    times = ", ".join(f"{cut / fps:.2f} s" for cut in cuts) or "none"
-    report = f"{path.name}: {count} frames, {width}x{height}, {fps:g} fps; cuts: {times}; repeated frames: "
+    times = ", ".join(f"{cut / facts.fps:.2f} s" for cut in cuts) or "none"
+    report = f"{path.name}: {count} frames, {width}x{height}, {facts.fps:g} fps; cuts: {times}; repeated frames: "
     lengths = "".join(f"{name} {len(part)}, " for name, part in made.items())
     return f"{report}{len(shots.find_duplicates(changed))}; {lengths}left out {count - sum(map(len, made.values()))}"
 
@@ -127,7 +155,7 @@ def import_videos(source: Path, folder: Path) -> None:
         settings |= {"file": path.name, "split": [0.8, GAP, vfi.WINDOW]}
         marker = folder / "clips" / name
         if vfi.is_finished(marker, settings):
-            print("reusing", json.loads((marker / "stage.json").read_text())["report"])
+            print("reusing", vfi.read_json(marker / "stage.json")["report"])
             continue
         remove(name)
         try:

@@ -1,10 +1,13 @@
 """Frames and windows: the article's counts, what a window holds, the fast decode, and interruptions."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,9 @@ import pytest
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import mot17
-from stages.footage import choose_dataset, get_footage
-from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames, video_windows
+from stages import mot17, stored
+from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
+from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames, unpack_frames, video_windows
 
 
 def mot17_lengths(split, leave_out=LEFT_OUT):
@@ -195,6 +198,33 @@ def test_no_window_crosses_a_missing_number_or_a_cut(tmp_path, own_work, capsys)
     assert "train/gap: frames are missing before 000012.jpg" in printed and "train/cut: cuts at frames [20]" in printed
 
 
+def test_odd_seqinfo_is_mended_or_named(tmp_path, capsys):
+    facts = {
+        "bom": b"\xef\xbb\xbf[Sequence]\nframeRate=29.97\nseqLength=3\n",
+        "comma": b"[Sequence]\nframeRate=29,97\nseqLength=3\n",
+        "none": b"frameRate=25\n",
+        "words": b"[Sequence]\nframeRate=25\nseqLength=*\n",
+        "utf16": "[Sequence]\nframeRate=25\n".encode("utf-16"),
+    }
+    for name, content in facts.items():
+        write_sequence(tmp_path / "train" / name, frames=2, width=16, height=9)
+        (tmp_path / "train" / name / "seqinfo.ini").write_bytes(content)
+    table = list_sequences(tmp_path).set_index("sequence")
+    assert table.fps["bom"] == table.fps["comma"] == 29.97 and table.promised["comma"] == 3
+    assert set(table.index) == set(facts) and table.promised["words"] == 2
+    printed = capsys.readouterr().out
+    assert "words/seqinfo.ini: seqLength=* is not a number" in printed
+    assert re.search(r"none/seqinfo.ini is no seqinfo.ini: .*line: 1", printed)
+    assert "utf16/seqinfo.ini is no seqinfo.ini" in printed
+
+
+def test_of_two_copies_the_most_complete_one_is_used(tmp_path):
+    for detector, frames in [("DPM", 5), ("FRCNN", 8), ("SDP", 7)]:
+        write_sequence(tmp_path / "train" / f"MOT17-02-{detector}", frames=frames, width=16, height=9)
+    table = list_sequences(tmp_path)
+    assert table.frames.tolist() == [8] and table.folder[0].name == "MOT17-02-FRCNN"
+
+
 def test_two_folders_of_one_name_are_told_apart(tmp_path, own_work):
     for place, seed in [("here", 0), ("there", 90)]:
         write_sequence(tmp_path / place / "clips" / "test" / "a", frames=8, seed=seed)
@@ -244,6 +274,168 @@ def test_half_written_frames_are_not_trusted(tmp_path, own_work, monkeypatch):
     assert set(get_frames(str(footage), "test")[0]) == {"a", "b"}
 
 
+def flip(path, at=-1000):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 255
+    path.write_bytes(content)
+
+
+def damage(kind, folder):
+    """Harm what notebook 02 wrote in one way, and return the file harmed."""
+    frames, marker, windows = folder / "test" / "a.npy", folder / "test" / "a.json", folder / "windows.csv"
+    if kind == "cut":
+        frames.write_bytes(frames.read_bytes()[:-5000])
+    elif kind == "flipped":
+        flip(frames)
+    elif kind == "header":
+        flip(frames, 20)
+    elif kind == "empty":
+        frames.write_bytes(b"")
+    elif kind == "another dtype":  # as an older version, without a checksum, would not have noticed
+        np.save(frames, np.load(frames).astype(np.float32))
+        facts = vfi.read_json(marker)
+        facts.pop("file")
+        marker.write_text(json.dumps(facts))
+    elif kind == "gone":
+        frames.unlink()
+    elif kind == "marker":
+        marker.write_text("null")
+    else:
+        windows.write_text("\n".join(windows.read_text().splitlines()[:-1]) + "\n")
+        return windows
+    return frames if kind != "marker" else marker
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut", "flipped", "header", "empty", "another dtype", "gone", "marker", "windows cut at a line end"]
+)
+def test_what_is_damaged_is_named_and_built_again(kind, tmp_path, own_work, capsys):
+    footage = tmp_path / "mini"
+    for seed, name in enumerate("ab"):
+        write_sequence(footage / "test" / name, frames=12, seed=50 * seed)
+    build_frames(str(footage), leave_out=("b",))
+    frames, windows = get_frames(str(footage), "test")
+    whole, other = np.array(frames["a"]), (own_work / "frames" / "mini" / "test" / "b.npy").stat().st_mtime_ns
+    harmed = damage(kind, own_work / "frames" / "mini")
+    capsys.readouterr()
+    again, windows_again = get_frames(str(footage), "test")
+    assert np.array_equal(again["a"], whole) and again["a"].dtype == np.uint8
+    pd.testing.assert_frame_equal(windows_again, windows)  # without the sequence that was left out
+    assert harmed.name in (printed := capsys.readouterr().out) and "built again" in printed
+    assert (own_work / "frames" / "mini" / "test" / "b.npy").stat().st_mtime_ns == other, "what is whole is kept"
+    get_frames(str(footage), "test")
+    assert "using the frames" in capsys.readouterr().out
+
+
+def test_notebook_02_builds_again_what_is_damaged(tmp_path, own_work, capsys):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "a", frames=8)
+    build_frames(str(footage))
+    path = own_work / "frames" / "mini" / "test" / "a.npy"
+    whole = path.read_bytes()
+    flip(path)
+    build_frames(str(footage))
+    assert path.read_bytes() == whole and "a.npy is damaged: crc32" in capsys.readouterr().out
+
+
+def test_windows_of_an_older_version_are_read(tmp_path, own_work, capsys):
+    footage = tmp_path / "mini"
+    write_sequence(footage / "test" / "a", frames=12)
+    build_frames(str(footage))
+    folder = own_work / "frames" / "mini"
+    for marker in (folder / "stage.json", folder / "test" / "a.json"):
+        facts = vfi.read_json(marker)
+        marker.write_text(json.dumps({key: facts[key] for key in ("settings", "camera") if key in facts}))
+    capsys.readouterr()
+    assert len(get_frames(str(footage), "test", "video")[1]) == 1
+    assert "using the frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["/etc/frames", "../../secret", "a/../../b", "C:\\frames", ""])
+def test_names_that_lead_out_of_the_folder_are_refused(name, tmp_path):
+    row = {"split": ["test"], "sequence": [name], "camera": ["fixed"], "start": [0], "middle": [3]}
+    pd.DataFrame(row).to_csv(tmp_path / "windows.csv", index=False)
+    vfi.mark_finished(tmp_path, {"footage": "x"})
+    with pytest.raises(ValueError, match="which is no sequence here"):
+        stored.read_windows(tmp_path)
+
+
+def test_disk_is_asked_before_frames_are_written(tmp_path, own_work, monkeypatch):
+    write_sequence(tmp_path / "mini" / "test" / "a", frames=8)
+    monkeypatch.setattr(vfi, "free_disk", lambda folder: 8 * 160 * 90 * 3 - 1)
+    with pytest.raises(OSError, match="Shrinking 8 frames needs"):
+        build_frames(str(tmp_path / "mini"))
+    assert not list(own_work.rglob("*.npy*"))
+
+
+BUILD = """
+import sys
+from stages.frames import build_frames
+print(build_frames(sys.argv[1]).windows.sum())
+"""
+
+
+def test_two_of_notebook_02_at_once(tmp_path, own_work):
+    for name in "abcd":
+        write_sequence(tmp_path / "mini" / "test" / name, frames=12)
+    command = [sys.executable, "-c", BUILD, str(tmp_path / "mini")]
+    environment = {**os.environ, "VFI_WORK": str(own_work)}
+    both = [subprocess.Popen(command, cwd=vfi.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    for process in both:
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 0 and printed.endswith("8\n"), errors
+
+
+def test_a_damaged_zip_of_frames_is_named_and_leaves_nothing(tmp_path, own_work, monkeypatch, capsys):
+    footage, drive = tmp_path / "mini", tmp_path / "drive"
+    write_sequence(footage / "test" / "a", frames=8)
+    drive.mkdir()
+    monkeypatch.setenv("VFI_DRIVE", str(drive))
+    build_frames(str(footage))
+    packed = pack_frames(str(footage))
+    flip(packed, packed.stat().st_size // 2)
+    shutil.rmtree(own_work / "frames" / "mini")
+    with pytest.raises(ValueError, match=r"mini\.zip is not a zip of frames \(.*Delete it"):
+        unpack_frames(packed, str(footage))
+    assert not list((own_work / "frames").glob("mini*/*"))
+    flip(drive / "frames" / "mini.zip", packed.stat().st_size // 2)
+    assert len(get_frames(str(footage), "test")[1]) == 1, "built, as what came from Drive is damaged"
+    assert "not a zip of frames" in capsys.readouterr().out
+    unpack_frames(drive / "frames" / "mini.zip", str(footage))  # and a whole one is there again
+
+
+def test_a_zip_of_frames_that_would_fill_the_disk_is_refused(tmp_path, own_work, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("windows.csv", "split")
+        archive.writestr("train/a.npy", bytes(2**24))
+        archive.writestr("../evil.npy", b"evil")
+        archive.writestr("train/evil.py", b"evil")
+    monkeypatch.setattr(vfi, "free_disk", lambda folder: 2**24)
+    with pytest.raises(OSError, match="Unpacking bomb.zip needs"):
+        unpack_frames(tmp_path / "bomb.zip", "sample")
+    monkeypatch.undo()
+    monkeypatch.setenv("VFI_WORK", str(own_work))
+    unpack_frames(tmp_path / "bomb.zip", "sample")
+    written = {path.relative_to(own_work).as_posix() for path in own_work.rglob("*") if path.is_file()}
+    assert written == {"frames/sample/windows.csv", "frames/sample/train/a.npy"}
+
+
+@pytest.mark.parametrize("name", ["my.clips", "x.json", "mot17", "sample", "a b"])
+def test_data_sets_of_any_name_come_back_from_drive(name, tmp_path, own_work, monkeypatch):
+    footage = tmp_path / "here" / name
+    write_sequence(footage / "test" / "a.json", frames=8)
+    (tmp_path / "drive").mkdir()
+    monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
+    before = np.array(get_frames(str(footage), "test")[0]["a.json"])
+    kept = dataset_name(str(footage))
+    assert kept == (f"{name}-folder" if name in ("mot17", "sample") else name)
+    assert dataset_name("mot17") == "mot17" and dataset_name("sample") == "sample"
+    assert sorted(path.name for path in (tmp_path / "drive" / "frames").iterdir()) == [f"{kept}.zip"]
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
+    monkeypatch.setattr("stages.frames.build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
+    assert np.array_equal(get_frames(str(footage), "test")[0]["a.json"], before)
+
+
 def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "a", frames=8)
@@ -279,7 +471,11 @@ def test_frames_shared_by_drive_id(tmp_path, own_work, monkeypatch):
     with pytest.raises(ValueError, match="not a zip of frames"):
         fetch_frames(str(footage), "the-id")
     content = packed
-    assert fetch_frames(str(footage), "the-id"), "what was no zip is fetched again"
+    with pytest.raises(ValueError, match="neither the id"):
+        fetch_frames(str(footage), "https://example.com/")
+    assert fetch_frames(str(footage), "https://drive.google.com/file/d/the-id/view?usp=sharing"), (
+        "what was no zip is fetched again"
+    )
     assert len(get_frames(str(footage), "test")[1]) == 1
 
 

@@ -6,6 +6,7 @@ import configparser
 import itertools
 import shutil
 import subprocess
+from pathlib import Path
 
 import imageio.v3 as iio
 import imageio_ffmpeg
@@ -140,17 +141,26 @@ def test_wide_frames_are_shrunk_by_a_whole_factor(source, folder, width, shrunk)
 
 
 def test_sequences_of_images_without_a_split_are_imported_too(source, folder):
+    """In natural order, whatever a seqinfo.ini looks like that a person wrote."""
     originals = scene(5, frames=50)
-    for name, suffix in (("MOT17-02-FRCNN", "jpg"), ("drawn", "png")):
+    for name, picture, rate in (("MOT17-02-FRCNN", "{:06d}.jpg", "14.5"), ("drawn", "frame_{}.png", "14,5")):
         (source / name / "img1").mkdir(parents=True)
-        (source / name / "seqinfo.ini").write_text("[Sequence]\nframeRate=14.5\n")
+        (source / name / "seqinfo.ini").write_text(f"\ufeff[Sequence]\nframeRate={rate}\n", encoding="utf-8")
         for number, frame in enumerate(originals, start=1):
-            Image.fromarray(frame).save(source / name / "img1" / f"{number:06d}.{suffix}")
+            Image.fromarray(frame).save(source / name / "img1" / picture.format(number))
     own_videos.import_videos(source, folder)
     for name in ("MOT17-02-FRCNN", "drawn"):
         assert numbers(found(folder)[f"train/{name}"], originals) == list(range(34))
         assert float(info(folder, f"test/{name}")["frameRate"]) == 14.5
     assert list(list_sequences(folder)["frames"]) == [34, 34, 9, 9]
+
+
+def test_a_file_called_like_an_address_is_a_file(source, folder, monkeypatch):
+    originals = scene(6, frames=40)
+    write(source / "a.mp4", originals).rename(source / "http:x.mp4")
+    monkeypatch.chdir(source)
+    own_videos.import_videos(Path("."), folder)
+    assert numbers(found(folder)["train/http-x"], originals) == list(range(26))
 
 
 # Cuts and repeated frames
@@ -314,11 +324,17 @@ def test_an_unreadable_video_is_named_and_the_others_go_on(source, folder, capsy
     Image.new("RGB", (32, 18)).save(source / "no-rate" / "img1" / "000001.jpg")
     shutil.copytree(source / "no-rate", source / "zero-rate")
     (source / "zero-rate" / "seqinfo.ini").write_text("[Sequence]\nframeRate=0\n")
+    shutil.copytree(source / "no-rate", source / "word-rate")
+    (source / "word-rate" / "seqinfo.ini").write_text("[Sequence]\nframeRate=fast\n")
+    shutil.copytree(source / "no-rate", source / "two-sizes")
+    (source / "two-sizes" / "seqinfo.ini").write_text("[Sequence]\nframeRate=25\n")
+    Image.new("RGB", (18, 32)).save(source / "two-sizes" / "img1" / "000002.jpg")
     own_videos.import_videos(source, folder)
     assert set(found(folder)) == {"train/good", "test/good"}
     printed = capsys.readouterr().out
-    for name in ("broken.mp4", "empty.mkv", "song.mp4", "no-rate", "zero-rate"):
+    for name in ("broken.mp4", "empty.mkv", "song.mp4", "no-rate", "zero-rate", "word-rate", "two-sizes"):
         assert f"left out: {name} cannot be read: " in printed
+    assert "frameRate=fast is not a number" in printed and "000002.jpg is 18x32 px, the first 32x18" in printed
     assert "hidden" not in printed and "notes" not in printed
     assert [path.name for path in folder.glob("clips/*")] == ["good"]
 

@@ -74,6 +74,13 @@ def test_tables_are_compared_cell_by_cell_and_know_their_columns():
     assert compare_runs.differences(one, far)[0] == ["cell 1, psnr: 39.28 / 39.4 (dB) in '#'"]
 
 
+def test_a_name_above_several_columns_is_theirs():
+    page = '<tr><th></th><th colspan="2">psnr</th></tr><tr><th></th><th>mean</th><th>max</th></tr>'
+    page += "<tr><th>a</th><td>1.00</td><td>{}</td></tr>"
+    found, _ = compare_runs.differences(notebook(page=page.format("2.00")), notebook(page=page.format("2.10")))
+    assert found == ["cell 1, psnr max: 2.00 / 2.10 (dB) in '#'"]
+
+
 def test_folders_without_the_same_notebooks_are_not_compared(tmp_path):
     (tmp_path / "one").mkdir()
     with pytest.raises(FileNotFoundError, match="no run notebook"):

@@ -67,7 +67,7 @@ def kind_of(number: str, after: str, column: str = "") -> str:
 
 def read_line(place: str, text: str, column: str = "") -> Line:
     """Line of this text."""
-    text = "~" if column in TIMES else NEVER_ALIKE.sub("~", re.sub(r"\x1b\[[\d;]*m", "", text)).strip()
+    text = "~" if set(column.split()) & set(TIMES) else NEVER_ALIKE.sub("~", re.sub(r"\x1b\[[\d;]*m", "", text)).strip()
     numbers = [Number(m[0], kind_of(m[0], text[m.end() :], column)) for m in NUMBER.finditer(text)]
     return Line(place, re.sub(r"\s+", " ", NUMBER.sub("#", text)), tuple(numbers))
 
@@ -78,12 +78,12 @@ def table_lines(place: str, page: str) -> list[Line]:
         return [read_line(place, line) for line in html.unescape(re.sub(r"<[^>]+>", "", page)).splitlines()]
     columns, lines = [], []
     for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL):
-        cells = [
-            html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
-            for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)
-        ]
+        found = re.findall(r"<t[hd]([^>]*)>(.*?)</t[hd]>", row, re.DOTALL)
+        cells = [html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for _, cell in found]
         if "<td" not in row:
-            columns = cells if not columns else [a or b for a, b in zip(columns, cells, strict=False)]
+            spans = [int((re.search(r'colspan="(\d+)"', attributes) or [0, 1])[1]) for attributes, _ in found]
+            names = [cell for cell, span in zip(cells, spans, strict=True) for _ in range(span)]
+            columns = [f"{a} {b}".strip() for a, b in zip(columns or [""] * len(names), names, strict=True)]
             lines.append(read_line(place, " ".join(cells)))
             continue
         names = columns[-len(cells) :] if len(columns) >= len(cells) else [""] * len(cells)

@@ -124,6 +124,7 @@ def test_github_shows_it(path):
     assert refused_by_github(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
 @pytest.mark.parametrize(
     "spoil",
     [

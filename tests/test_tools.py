@@ -39,6 +39,7 @@ def differ(one: str, other: str) -> bool:
         ("beats it by 1.30 dB", "beats it by 1.34 dB"),
         ("loss 0.02050", "loss 0.02052"),
         ("after 1,320 steps took 5 s", "after 1,320 steps took 61 s"),
+        ("2 of 12 frames, 1.03 frames/s, 2 min left\n8 of 12 frames, 1.05 frames/s, 1 min left\na", "a"),
         ("expected to finish after 17:20", "expected to finish after 09:01"),
         ("Python 3.12.1; keras 3.10.0", "Python 3.13.0; keras 3.13.2"),
         ("2.50 MiB  work/models/dncnn.keras", "2.51 MiB  work/models/dncnn.keras"),

@@ -26,6 +26,7 @@ TOLERANCES = {  # how far two numbers of a kind may lie apart: (absolute, relati
 NEVER_ALIKE = re.compile(  # what no two runs share
     r"^(?:Python 3\.|GPU: |memory: ).*"  # what report_environment says of the machine
     r"|\d\d:\d\d\b"  # a time of day
+    r"|.* left$"  # progress: a line now and then, the oftener the slower
     r"|\b\d[\d,.]*(?= ?(?:ms|s|a second|seconds?|min|minutes?|MiB/s|GiB)\b)"
 )
 TIMES = ("minutes", "seconds")  # columns of them
@@ -93,7 +94,7 @@ def table_lines(place: str, page: str) -> list[Line]:
 
 
 def printed(nb) -> list[Line]:
-    """Lines that a notebook's cells print or draw as tables, without those that hold nothing."""
+    """Lines that a notebook's cells print or draw as tables, without those that hold nothing to compare."""
     lines, code = [], [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
     for number, cell in enumerate(code, start=1):
         for output in cell.outputs:
@@ -104,7 +105,7 @@ def printed(nb) -> list[Line]:
                 lines += table_lines(place, data["text/html"])
             elif "text/plain" in data and not data["text/plain"].startswith("<"):
                 lines += [read_line(place, line) for line in data["text/plain"].splitlines()]
-    return [line for line in lines if line.words]
+    return [line for line in lines if line.words not in ("", "~")]
 
 
 def differences(one, other) -> tuple[list[str], int]:

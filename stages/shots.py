@@ -1,8 +1,12 @@
-"""Where a video is cut, and which of its frames repeat the one before."""
+"""Where a video is cut, which of its frames repeat the one before, and which moments of which shot are wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -51,3 +55,100 @@ def find_cuts(frames: Iterable[np.ndarray], threshold: float = 10) -> list[int]:
     near = np.pad(changed[steps, 0], 1)
     near = np.maximum(near[:-2], near[2:])
     return steps[changed[steps, 0] > np.maximum(near + threshold, near * 1.5)].tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """Frames of a video between which moments are predicted, and the moments that are wanted.
+
+    Before a cut, and while nothing moves for long, the last frame is held: a shot's last moments may be one time,
+    several times.
+    """
+
+    first: int  # index of its first frame among those that are used
+    times: tuple[float, ...]  # s, of its frames
+    moments: tuple[float, ...]  # s, in order, within the times
+
+
+def list_moments(times: Sequence[Fraction], end: Fraction, factor: int, rate: Fraction | None = None) -> list[Fraction]:
+    """Moments of the frames of a new video.
+
+    Args:
+        times: when the source's frames are shown, in s, from 0.
+        end: when its last one ends.
+        factor: parts into which each gap, and the time of the last frame, are divided.
+        rate: frames per second; in place of `factor`, an even grid from 0 to the end.
+    """
+    if rate:
+        return [k / rate for k in range(-(-end * rate // 1))]
+    steps = zip(times, [*times[1:], end])
+    return [at + (to - at) * k / factor for at, to in steps for k in range(factor)]
+
+
+def find_stills(times: Sequence[Fraction]) -> list[int]:
+    """Indices of frames that come after a long still: over 4 times the usual gap, and over a quarter of a second."""
+    gaps = np.diff(np.array(times, float))
+    return (np.flatnonzero(gaps > max(4 * np.median(gaps), 0.25)) + 1).tolist() if len(gaps) else []
+
+
+def list_shots(
+    times: Sequence[Fraction], moments: Sequence[Fraction], starts: Iterable[int], near: float = 0
+) -> list[Shot]:
+    """Shots of a video, each with its share of the moments.
+
+    Args:
+        times: when the frames that are used are shown, in s.
+        moments: when frames are wanted, in s, in order.
+        starts: indices of frames with which shots begin.
+        near: s; a moment no further from a frame's time is that time.
+    """
+    firsts = sorted({0, *starts})
+    ends, times = [*firsts[1:], len(times)], [float(time) for time in times]
+    begins = [times[first] for first in firsts]
+    shares = [[] for _ in firsts]
+    for moment in map(float, moments):
+        share = max(0, bisect.bisect_right(begins, moment + near) - 1)
+        first, last = firsts[share], ends[share] - 1
+        at = bisect.bisect_left(times, moment, first, last + 1)
+        beside = [times[k] for k in (at - 1, at) if first <= k <= last and abs(times[k] - moment) <= near]
+        shares[share].append(beside[0] if beside else min(max(moment, times[first]), times[last]))
+    return [
+        Shot(first=first, times=tuple(times[first:end]), moments=tuple(share))
+        for first, end, share in zip(firsts, ends, shares)
+    ]
+
+
+def shots_from(shots: Sequence[Shot], moment: int, context: int) -> list[Shot]:
+    """Shots without the moments before number `moment`, and without frames more than `context` before its gap."""
+    rest = []
+    for shot in shots:
+        passed, moment = min(moment, len(shot.moments)), max(0, moment - len(shot.moments))
+        if passed < len(shot.moments):
+            here = bisect.bisect_right(shot.times, shot.moments[passed]) - 1 if passed else 0
+            skip = max(0, here - context)
+            rest.append(Shot(first=shot.first + skip, times=shot.times[skip:], moments=shot.moments[passed:]))
+    return rest
+
+
+def interpolate_shots(frames: Iterable[np.ndarray], shots: Sequence[Shot], predict, first: int = 0):
+    """Frames of the moments of all shots, in order; few are in memory.
+
+    Args:
+        frames: uint8 `[H, W, 3]`, those that are used, from number `first` on.
+        shots: each is interpolated by itself.
+        predict: frames, times, wanted moments -> a frame for each, as `models.interpolate_shot` does for a model.
+        first: as said.
+    """
+    frames = iter(frames)
+    for shot in shots:
+        own = itertools.islice(frames, shot.first - first, shot.first - first + len(shot.times))
+        first = shot.first + len(shot.times)
+        wanted = [(moment, len(list(same))) for moment, same in itertools.groupby(shot.moments)]
+        if len(shot.times) == 1:
+            for frame in own:
+                yield from itertools.repeat(frame, len(shot.moments))
+            continue
+        for (_, count), frame in zip(wanted, predict(own, list(shot.times), [at for at, _ in wanted])):
+            yield from itertools.repeat(frame, count)
+        for _ in own:
+            pass

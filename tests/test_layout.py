@@ -26,7 +26,9 @@ ALLOWED = {  # what each file may import of ours
     "models": {"vfi_utils", "layers", "motion", "tiles"},
     "training": {"vfi_utils", "models"},
     "evaluation": {"vfi_utils", "models"},
-    "video": {"vfi_utils", "models", "ffmpeg", "shots"},
+    "streams": {"ffmpeg"},
+    "planning": {"ffmpeg", "shots", "streams"},
+    "video": {"vfi_utils", "models", "ffmpeg", "shots", "streams", "planning"},
 }
 LIMITS = {"vfi_utils": 500, "sample_street": 600}  # lines
 LIMIT = 350

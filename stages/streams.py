@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import re
 import subprocess
@@ -301,6 +302,14 @@ def join_parts(parts: Path, lengths: list[float | Fraction], output: Output, sec
         whole.replace(output.target)
 
 
+def file_digest(path: Path) -> str:
+    """Short fingerprint of a file, however large; "" if it is not there."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
 def comment_of(path: Path) -> str:
     """Comment that a video file holds, or ""."""
     command = ["-i", f"file:{path}", "-f", "ffmetadata", "-"]
@@ -310,13 +319,13 @@ def comment_of(path: Path) -> str:
     return ""
 
 
-def write_comparison(source: Path, made: Path, path: Path, size: tuple[int, int], stretch: int) -> None:
-    """Write a video with the source's frames, each held, on the left and the new ones on the right; without sound."""
+def write_comparison(source: Path, made: Path, path: Path, size: tuple[int, int], stretch: int, rate) -> None:
+    """Write a video with the source's frames, each held, on the left and the new ones on the right, `rate` a second."""
     width, height = (2 * (side // 2) for side in size)
-    left = f"[0:v:0]setpts={stretch}*(PTS-STARTPTS),scale={width}:{height},setsar=1[left]"
-    right = f"[1:v:0]setpts=PTS-STARTPTS,scale={width}:{height},setsar=1[right]"
+    left = f"[0:v:0]setpts={stretch}*(PTS-STARTPTS),fps={rate}:round=down,scale={width}:{height},setsar=1[left]"
+    right = f"[1:v:0]setpts=PTS-STARTPTS,fps={rate}:round=down,scale={width}:{height},setsar=1[right]"
     both = f"{left};{right};[left][right]hstack,format=yuv420p"
-    options = [*ffmpeg.encoder_options("h264"), "-fps_mode", "vfr", "-f", "mp4"]
+    options = [*ffmpeg.encoder_options("h264"), "-f", "mp4"]
     part = path.with_name(path.name + ".part")
     try:
         with ffmpeg.run("-i", f"file:{source}", "-i", f"file:{made}", "-lavfi", both, *options, f"file:{part}"):

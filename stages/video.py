@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -30,18 +29,12 @@ UNTRAINED = ("path", "average", "nearest")  # models without a file
 DAMAGED = 3  # exit code: the readable part has been written
 
 
-def file_digest(path: Path) -> str:
-    """Short fingerprint of a file, however large."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 def finished_parts(folder: Path, settings: dict) -> int:
     """Number of parts in a row that are there, whole, and made with these settings; the others are deleted."""
     done = 0
     while vfi.is_finished(marker := folder / f"{done:05d}.json", settings):
         files = json.loads(marker.read_text())["files"]
-        if any(not (folder / name).exists() or file_digest(folder / name) != digest for name, digest in files.items()):
+        if any(streams.file_digest(folder / name) != digest for name, digest in files.items()):
             print(f"{vfi.display_path(marker.with_suffix(''))} is broken: it is made again")
             break
         done += 1
@@ -127,7 +120,7 @@ def write_part(path: Path, frames: Iterable, plan: Plan, settings: Settings, fir
         count = ffmpeg.write_frames(files[0], frames, scale or plan.rate, encoder, filters, times, plan.pixels)
     if count < end - first:
         raise OSError(f"{plan.source.path} had more frames when it was read first: run again.")
-    return {file.name: file_digest(file) for file in files}
+    return {file.name: streams.file_digest(file) for file in files}
 
 
 def write_parts(parts: Path, marks: dict, plan: Plan, settings: Settings) -> None:
@@ -237,7 +230,7 @@ def settings_of(plan: Plan, settings: Settings) -> dict:
     model = settings.model
     return {
         "source": stats[0] if len(stats) == 1 else vfi.digest(json.dumps(stats)),
-        "model": model if model in UNTRAINED else file_digest(models.model_file(model)),
+        "model": model if model in UNTRAINED else streams.file_digest(models.model_file(model)),
         "moments": [plan.frames, vfi.digest(repr([plan.shots, plan.times, plan.rate]))],
         "size": plan.size,
         "written": [plan.path.suffix.lower(), plan.codec, settings.quality, plan.pixels, PART],
@@ -271,7 +264,7 @@ def make_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
     print(f"{vfi.display_path(target)}: {'written' if target.is_dir() else f'{target.stat().st_size / 2**20:.2f} MiB'}")
     if settings.compare and target.is_file() and not plan.source.files:
         beside = target.with_name(f"{target.stem}_compare.mp4")
-        streams.write_comparison(plan.source.path, target, beside, plan.size, plan.stretch)
+        streams.write_comparison(plan.source.path, target, beside, plan.size, plan.stretch, plan.rate or 60)
         print(f"{vfi.display_path(beside)}: the source on the left")
     return plan
 

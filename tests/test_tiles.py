@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_video import drawn
 
 import vfi_utils as vfi
 from stages.models import frame_predictor, load_model, predict_float, predict_middle
 from stages.tiles import join_tiles, receptive_radius, split_tiles, tile_starts
-from test_video import drawn
 
 
 @pytest.mark.parametrize("size", [(40, 64), (64, 65), (65, 200), (131, 77), (5, 300)])

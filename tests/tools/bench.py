@@ -167,19 +167,16 @@ from pathlib import Path
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 sys.path.insert(0, sys.argv[1])
-from stages import ffmpeg, video
-from stages.models import frame_predictor, load_model
+from stages import ffmpeg, planning, video
 source, name = Path(sys.argv[2]), sys.argv[3]
-facts, predict = video.read_facts(source), frame_predictor(load_model(name))
-list(video.interpolate_frames(ffmpeg.read_frames(source.with_name("two.mp4")), 2, predict))  # compiles
+video.interpolate_video(source.with_name("two.mp4"), source.with_name("compiled.mp4"), model=name, overwrite=True)
 started = time.perf_counter()
-stream = video.interpolate_frames(ffmpeg.read_frames(source), 2, predict)
-count = ffmpeg.write_frames(source.with_name("ours.mp4"), (frame for frame, _ in stream), facts["rate"] * 2)
-ours, started = count / (time.perf_counter() - started), time.perf_counter()
-even = f"minterpolate=fps={facts['rate'] * 2}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
+made = video.interpolate_video(source, source.with_name("ours.mp4"), model=name, overwrite=True)
+ours, started = made.frames / (time.perf_counter() - started), time.perf_counter()
+even = f"minterpolate=fps={made.rate}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
 with ffmpeg.run("-i", source, "-vf", even, *ffmpeg.H264, source.with_name("ffmpeg.mp4")):
     pass
-print(ours, video.read_facts(source.with_name("ffmpeg.mp4"))["frames"] / (time.perf_counter() - started))
+print(ours, planning.read_facts(source.with_name("ffmpeg.mp4"))[0].frames / (time.perf_counter() - started))
 """
 
 

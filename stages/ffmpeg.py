@@ -79,6 +79,7 @@ def run(*arguments, **pipes):
         if process.returncode:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines() or [f"code {process.returncode}"]
+            lines = [line for line in lines if line != "Conversion failed!"] or lines
             raise OSError(next((line for line in lines if REASONS.search(line)), lines[-1]).strip())
 
 

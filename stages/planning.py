@@ -274,10 +274,10 @@ def find_sources(names: Sequence[str | Path]) -> list[Path | list[Path]]:
     for name in names:
         source = find_source(name)
         paths = [source]
-        if isinstance(source, Path) and not source.exists():
+        if not Path(name).expanduser().exists():
             matches = sorted(glob.glob(str(Path(name).expanduser()), recursive=True))
             if not matches:
-                raise FileNotFoundError(f"{source} is not there.")
+                raise FileNotFoundError(f"{Path(name).expanduser().resolve()} is not there.")
             paths = [find_source(match) for match in matches]
         elif isinstance(source, Path) and source.is_dir():
             paths = [path for path in sorted(source.iterdir()) if path.suffix.lower() in VIDEOS]

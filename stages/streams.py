@@ -21,6 +21,7 @@ DAMAGE = re.compile(
     r"partial file|[Cc]orrupt|[Ee]rror while decoding|concealing \d+|Invalid NAL|Truncat|error reading|Prematurely|"
     r"Error submitting packet|Invalid data found when processing input|exceeds containing|missing picture|Read error"
 )
+OTHER_MATRIX = "zscale=m=bt709"  # ffmpeg's filter for matrices that its scaler does not know
 MATRICES = {  # of YUV, by the names that ffmpeg gives tags: those that its scaler can write
     **dict.fromkeys(("bt709", "fcc", "smpte240m"), None),
     **dict.fromkeys(("smpte170m", "bt470bg", "unknown"), "bt601"),
@@ -141,7 +142,7 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
     interlaced = sum(kind in "TB" for *_, kind in shown) > rows / 2
     if interlaced:
         notes += ("it is interlaced: made progressive first (bwdif)",)
-    damage = DAMAGE.search(log)
+    damage, converted = DAMAGE.search(log), "converted to BT.709" in "".join(notes)
     tracks, base = parse_tracks(log), float(start[1]) if start else 0.0
     own = next(track for track in tracks if track.kind == "video")
     comment = re.search(r"(?mi)^ +comment *: (.*)$", log.partition("Output #0")[0])
@@ -158,7 +159,7 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         bits=8 if not depth else int(depth[1] or depth[2] or 16),
         hdr=bool(re.search(r"color_trc:(smpte2084|arib-std-b67)", log)),
         interlaced=interlaced,
-        reading="bwdif=mode=send_frame:deint=all" if interlaced else "null",
+        reading=("bwdif=mode=send_frame:deint=all" if interlaced else "null") + (f",{OTHER_MATRIX}" * converted),
         writing=writing,
         notes=notes,
         damage=next((line for line in log.splitlines() if DAMAGE.search(line)), "").strip() if damage else "",
@@ -179,7 +180,11 @@ def read_facts(path: Path, look: Callable[[Iterator[np.ndarray]], np.ndarray]) -
     lines, shrink = [], "max(1,floor(iw/480))"
     filters = f"showinfo=checksum=0,scale='iw/{shrink}':'ih/{shrink}':flags=area"
     try:
-        rows = look(ffmpeg.read_frames(path, filters=filters, log=lines))
+        try:
+            rows = look(ffmpeg.read_frames(path, filters=filters, log=lines))
+        except OSError:  # the scaler does not know the matrix, perhaps
+            lines.clear()
+            rows = look(ffmpeg.read_frames(path, filters=filters.replace(",", f",{OTHER_MATRIX},", 1), log=lines))
     except OSError as error:
         reason = "it has no picture" if "matches no streams" in str(error) else error
         raise ValueError(f"{path.name} is not a video that ffmpeg can read: {reason}.") from error
@@ -293,7 +298,6 @@ def join_parts(parts: Path, lengths: list[float | Fraction], output: Output, sec
         own = output.comment.partition("interpolated by vfi-dncnn")[0].strip("; ")
         arguments += ["-metadata", f"comment={own}{'; ' if own else ''}{output.key}"]
         arguments += ["-video_track_timescale", output.timescale] if output.timescale else []
-        arguments += ["-map_metadata:s:v", "-1"]
     with ffmpeg.run(*arguments, f"file:{whole}"):
         pass
     if seconds:

@@ -68,9 +68,9 @@ def load_for(plan: Plan, name: str):
     """Model that has shown that it can predict the moments that are wanted, on frames of a few pixels.
 
     Raises:
-        ValueError: with one sentence that says why it cannot.
+        FileNotFoundError, ValueError: with one sentence that says why it cannot.
     """
-    model, phases = models.load_model(name), set()
+    phases = set()
     for shot in plan.shots:
         gaps = np.searchsorted(shot.times, shot.moments, side="right") - 1
         for moment, gap in zip(shot.moments, gaps):
@@ -78,12 +78,15 @@ def load_for(plan: Plan, name: str):
                 step = shot.times[gap + 1] - shot.times[gap]
                 phases.add(round((moment - shot.times[gap]) / step, 3))
     six, times = np.zeros((1, 6, 48, 64, 3), np.uint8), np.arange(6.0)
-    for phase in sorted(phases):
-        try:
-            made = models.predict_between(model, six, times, 2 + phase)
-        except Exception as error:  # a model of somebody else may fail in any way
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"--model {name} cannot predict this video: {reason[0]}") from error
+    try:
+        model = models.load_model(name)
+        trials = [models.predict_between(model, six, times, 2 + phase) for phase in sorted(phases)]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a model of somebody else may fail in any way
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"--model {name} cannot predict this video: {reason[0]}") from error
+    for made in trials:
         if made.shape != (1, 48, 64, 3) or made.dtype != np.uint8:
             raise ValueError(
                 f"--model {name} makes {list(made.shape[1:])} of frames [48, 64, 3]: it is no model for this."
@@ -310,16 +313,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--no-sound", dest="sound", action="store_false", help="leave the sound out")
     add("--codec", help="h264 (default), h265, av1, vp9 (default for .webm) or prores, as the output's ending allows")
     add("--quality", type=float, help="the encoder's own number, lower is better (default: 14 for h264)")
-    add(
-        "--pixels",
-        help="yuv420p (default) or yuv444p, which keeps odd sizes, but which few players show",
-    )
+    add("--pixels", help="yuv420p (default), or yuv444p: odd sizes are kept, but few players show it")
     add("--bits", type=int, help="8: write a video of 10 bits with 8, and high dynamic range as the standard one")
     add("--compare", action="store_true", help="write <output>_compare.mp4 as well: the source on the left")
     add("--overwrite", action="store_true", help="replace an output that is there")
-    parser.add_argument(
-        "--part", type=parse_part, default=slice(None), help="3/10: of many inputs, every tenth from the 3rd"
-    )
+    tenth = "3/10: of many inputs, every tenth from the third on"
+    parser.add_argument("--part", type=parse_part, default=slice(None), help=tenth)
     options = vars(parser.parse_args(arguments))
     names, output, part = options.pop("input"), Path(options.pop("output")), options.pop("part")
     try:

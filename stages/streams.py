@@ -142,10 +142,11 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
     interlaced = sum(kind in "TB" for *_, kind in shown) > rows / 2
     if interlaced:
         notes += ("it is interlaced: made progressive first (bwdif)",)
-    damage, converted = DAMAGE.search(log), "converted to BT.709" in "".join(notes)
+    spoken = [line for line in log.splitlines() if not line.startswith((" ", "Input #"))]  # not the file's own words
+    damage, converted = next(filter(DAMAGE.search, spoken), "").strip(), "converted to BT.709" in "".join(notes)
     tracks, base = parse_tracks(log), float(start[1]) if start else 0.0
     own = next(track for track in tracks if track.kind == "video")
-    comment = re.search(r"(?mi)^ +comment *: (.*)$", log.partition("Output #0")[0])
+    comment = re.search(r"(?mi)^ +comment *: (.*(?:\n +: .*)*)$", log.partition("Output #0")[0])
     return Facts(
         path=path,
         size=sizes[0],
@@ -155,14 +156,14 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         base=base,
         start=float(ticks[0] * tick) - base,
         tracks=tuple(track for track in tracks if track is not own),
-        comment=comment[1].strip() if comment else "",
+        comment=re.sub(r"\n +: ", "\n", comment[1]).strip() if comment else "",
         bits=8 if not depth else int(depth[1] or depth[2] or 16),
         hdr=bool(re.search(r"color_trc:(smpte2084|arib-std-b67)", log)),
         interlaced=interlaced,
         reading=("bwdif=mode=send_frame:deint=all" if interlaced else "null") + (f",{OTHER_MATRIX}" * converted),
         writing=writing,
         notes=notes,
-        damage=next((line for line in log.splitlines() if DAMAGE.search(line)), "").strip() if damage else "",
+        damage=damage,
     )
 
 
@@ -318,8 +319,9 @@ def comment_of(path: Path) -> str:
     """Comment that a video file holds, or ""."""
     command = ["-i", f"file:{path}", "-f", "ffmetadata", "-"]
     with contextlib.suppress(OSError), ffmpeg.run(*command, stdout=subprocess.PIPE) as process:
-        found = re.search(r"^comment=(.*)$", process.stdout.read().decode(errors="replace"), re.I | re.M)
-        return found[1].replace("\\;", ";") if found else ""
+        text = process.stdout.read().decode(errors="replace")
+        found = re.search(r"^comment=((?:.*\\\n)*.*)$", text, re.I | re.M)
+        return re.sub(r"\\(.|\n)", r"\1", found[1]) if found else ""
     return ""
 
 

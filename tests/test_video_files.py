@@ -85,7 +85,7 @@ def test_tracks_and_descriptions_are_kept(tmp_path, capsys, name):
     write(tmp_path / "silent.mp4")
     (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\nHello\n")
     (tmp_path / "tags.txt").write_text(
-        ";FFMETADATA1\ntitle=A walk\ncomment=mine; and yours\nlocation=+48.1000+011.5000/\n"
+        ";FFMETADATA1\ntitle=A corrupt walk\ncomment=mine\\; and\\\nyours\nlocation=+48.1000+011.5000/\n"
         "creation_time=2020-01-02T03:04:05.000000Z\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=200\ntitle=One\n"
         "[CHAPTER]\nTIMEBASE=1/1000\nSTART=200\nEND=480\ntitle=Two\n"
     )
@@ -94,7 +94,7 @@ def test_tracks_and_descriptions_are_kept(tmp_path, capsys, name):
     codecs = ["-c:v", "copy", "-c:a:0", "aac", "-c:a:1", "ac3", "-c:s", "mov_text"]
     languages = [
         "-metadata:s:a:0",
-        "language=deu",
+        "language=spa",
         "-metadata:s:a:1",
         "language=eng",
         "-metadata:s:s:0",
@@ -110,7 +110,9 @@ def test_tracks_and_descriptions_are_kept(tmp_path, capsys, name):
         ("subtitle", "fra"),
     ]
     assert facts["chapters"] == ["One", "Two"]
-    assert facts["tags"]["title"] == "A walk" and facts["tags"]["comment"].startswith("mine; and yours; interpolated")
+    assert facts["tags"]["title"] == "A corrupt walk" and facts["tags"]["comment"].startswith(
+        "mine; and\nyours; interpolated"
+    )
     assert facts["tags"]["location"].startswith("+48.1") and facts["tags"]["creation_time"].startswith("2020-01-02T03")
     assert packets(tmp_path / name) == packets(tmp_path / "a.mp4"), "the sound is copied"
     assert "reusing" in run(tmp_path, capsys, tmp_path / "a.mp4", tmp_path / name)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+keras.config.set_floatx("float32")
+
 
 def warp(images, flow, kernel: str = "linear"):
     """Fetch every pixel from where the flow points (backward warping).

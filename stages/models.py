@@ -22,9 +22,6 @@ import vfi_utils as vfi
 from stages import layers, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
-keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
-keras.config.set_floatx("float32")
-
 TILE = 512  # px: larger frames are predicted in tiles
 SMALL = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
 

@@ -70,16 +70,17 @@ class PathPredictor:
     frames: int = motion.SLOTS
 
 
+BASELINES = vfi.BASELINES | {"path": PathPredictor()}  # what needs no training, beside every model in every table
+
+
 def load_model(name_or_path: str | Path):
     """Trained model, and a line that says which: `load_model("dncnn")` takes your run's, else the shipped one.
 
     Returns:
         A `keras.Model`; for "path" the classic, which needs no training; for "average" or "nearest" that baseline.
     """
-    if name_or_path == "path":
-        return PathPredictor()
-    if name_or_path in vfi.BASELINES:
-        return vfi.BASELINES[name_or_path]
+    if name_or_path in BASELINES:
+        return BASELINES[name_or_path]
     path = model_file(name_or_path)
     print(f"model {name_or_path}: {vfi.display_path(path)}")
     return keras.models.load_model(path, compile=False)
@@ -320,7 +321,7 @@ class FramePredictor:
         if isinstance(self.model, PathPredictor):
             if flows is None:
                 flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
-            return motion.predict_along(frames, motion.follow(flows, times, t), self.model.frames // 2 - 1)
+            return motion.predict_along(frames, motion.follow(flows, times, t), self.model.frames)
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[k] for k in fill_gaps(slots)])[None]
         if not hasattr(self.model, "predict_on_batch"):

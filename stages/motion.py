@@ -15,7 +15,7 @@ import numpy as np
 
 GRID = 320 * 180  # px: the area of the copies on which motion is found
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
-KINDS = ("2 frames", "4 frames", "6 frames", "one side")  # of paths
+ORDERS = (2, 4, 6)  # frames of the paths that `follow` lays, the inner two always among them
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,15 @@ class Paths:
     """Where what is seen at the wanted moment is found in the other frames; everything in px of the grid.
 
     Attributes:
-        start: float32 `[h, w, 2]`, the pixels (x, y) of the wanted moment that are followed.
-        shifts: float32 `[2, 4, h, w, 2]`: for the inner frame before and the one after, and for each of `KINDS`, what
-            to add to `start` to be where the pixel is fetched.
+        shifts: float32 `[2, 3, h, w, 2]`: for the inner frame before and the one after, and for paths through 2, 4 and
+            6 frames, what to add to a pixel's place to be where it is fetched.
         places: float32 `[2, 6, h, w, 2]`: where that pixel is in each of the six slots; as found from either side.
-        mismatch: float32 `[2, h, w]`: how far going to the other inner frame and back ends from where it began.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         position: where the wanted moment lies between the inner frames, 0 to 1.
     """
 
-    start: np.ndarray
     shifts: np.ndarray
     places: np.ndarray
-    mismatch: np.ndarray
     slots: tuple[int, ...]
     position: float
 
@@ -101,22 +97,19 @@ def fill_slots(times, t: float) -> tuple[int, ...]:
 
 
 def path_weights(times, t: float, slots: tuple[int, ...]) -> np.ndarray:
-    """Weights of the positions in the six slots for each kind of path and either side: float32 `[2, 4, 6]`.
+    """Weights of the positions in the six slots, for polynomials through what there is of the inner 2, 4 and 6 frames.
 
-    The first three kinds are polynomials through what there is of the inner two, four and six frames. The fourth goes
-    straight on from the two frames of one side, and never looks at the other: right for what is hidden there.
+    Returns:
+        float32 `[3, 6]`.
     """
-    weights = np.zeros((2, len(KINDS), SLOTS), np.float32)
-    sides = [(2, 1), (3, 4)]
-    for kind in range(len(KINDS)):
-        for side in range(2):
-            used = range(2 - kind, 4 + kind) if kind < 3 else sides[side] if slots[sides[side][1]] >= 0 else (2, 3)
-            used = [slot for slot in used if slots[slot] >= 0]
-            weights[side, kind, used] = lagrange_weights([times[slots[slot]] for slot in used], t)
+    weights = np.zeros((len(ORDERS), SLOTS), np.float32)
+    for row, order in zip(weights, ORDERS):
+        used = [slot for slot in range(3 - order // 2, 3 + order // 2) if slots[slot] >= 0]
+        row[used] = lagrange_weights([times[slots[slot]] for slot in used], t)
     return weights
 
 
-def follow(flows: list, times, t: float, start: np.ndarray | None = None) -> Paths:
+def follow(flows: list, times, t: float) -> Paths:
     """Paths of what is seen at the moment `t`: polynomials through its positions in the frames around.
 
     A path is known where it starts, in an inner frame, and needed where it arrives, at the wanted moment. A fixed point
@@ -126,23 +119,18 @@ def follow(flows: list, times, t: float, start: np.ndarray | None = None) -> Pat
         flows: pairs (there, back) of consecutive frames, float32 `[h, w, 2]`; n - 1 for n frames.
         times: of the n frames, increasing, in any unit; they need not be evenly spaced.
         t: the wanted moment, between two of them.
-        start: float32 `[h, w, 2]`, the pixels to follow; None for all of the grid.
     """
     slots = fill_slots(times, t)
-    weights = path_weights(times, t, slots)
-    start = pixel_grid(*flows[0][0].shape[:2]) if start is None else start
+    weights, here = path_weights(times, t, slots), pixel_grid(*flows[0][0].shape[:2])
     position = float((t - times[slots[2]]) / (times[slots[3]] - times[slots[2]]))
-    there, back = flows[slots[2]]
-    shifts, places, mismatch = [], [], []
-    for side, (go, come, share) in enumerate(((there, back, position), (back, there, 1 - position))):
-        reached = start - share * sample(go, start)
-        reached = start - displacements(flows, slots, 2 + side, reached, range(1, 5), weights[side, 1:2])[1][0]
-        moved, paths = displacements(flows, slots, 2 + side, reached, range(SLOTS), weights[side])
+    shifts, places = [], []
+    for side, (flow, share) in enumerate(zip(flows[slots[2]], (position, 1 - position))):
+        start = here - share * sample(flow, here)
+        start = here - displacements(flows, slots, 2 + side, start, range(1, 5), weights[1:2])[1][0]
+        moved, paths = displacements(flows, slots, 2 + side, start, range(SLOTS), weights)
         shifts.append(-paths)
-        places.append(reached + moved)
-        over = reached + moved[3 - side]
-        mismatch.append(np.linalg.norm(moved[3 - side] + sample(come, over), axis=-1))
-    return Paths(start, np.stack(shifts), np.stack(places), np.stack(mismatch), slots, position)
+        places.append(start + moved)
+    return Paths(np.stack(shifts), np.stack(places), slots, position)
 
 
 def displacements(flows: list, slots, origin: int, points: np.ndarray, used: range, weights) -> tuple:
@@ -218,57 +206,15 @@ def weigh(fetched: list, inside: list, standing: list, position: float) -> np.nd
     )
 
 
-def predict_along(frames, paths: Paths, kind: int = 2) -> np.ndarray:
-    """The frame at the wanted moment, by the classic: fetched along paths of one of `KINDS`; uint8 `[H, W, 3]`.
+def predict_along(frames, paths: Paths, order: int = 6) -> np.ndarray:
+    """Frame at the wanted moment, by the classic: fetched along paths through 2, 4 or 6 frames; uint8 `[H, W, 3]`.
 
     Args:
         frames: n of uint8 `[H, W, 3]`; the inner two of the paths are read.
-        paths: of all pixels of the grid.
-        kind: 0 to 2, for paths through two, four and six frames.
+        paths: from `follow`.
+        order: one of `ORDERS`.
     """
     standing = [frames[slot] for slot in paths.slots[2:4]]
-    fetched, inside = zip(*(fetch(frame, shifts[kind]) for frame, shifts in zip(standing, paths.shifts)))
+    shifts = paths.shifts[:, ORDERS.index(order)]
+    fetched, inside = zip(*(fetch(frame, shift) for frame, shift in zip(standing, shifts)))
     return weigh(fetched, inside, standing, paths.position)
-
-
-def describe(copies, paths: Paths, times, overall: Paths) -> np.ndarray:
-    """What a network sees of the paths: float32 `[h, w, 44]`, of magnitude 1.
-
-    For either side: the six slots' grey values along the path of four frames (its own, and what the others differ by),
-    how the other kinds of path differ from it, the motion between the inner frames, the mismatch, and whether the
-    place is inside of the frame. Then what stands at the pixel itself, and numbers that hold for the whole frame.
-
-    Args:
-        copies: n grey copies, uint8 `[h, w]`; those of the slots are read.
-        paths: of the pixels to describe.
-        times: of the n frames.
-        overall: paths of a few pixels all over the frame.
-    """
-    height, width = copies[paths.slots[2]].shape
-    parts, grey = [], [copies[k].astype(np.float32) / 255 if k >= 0 else None for k in paths.slots]
-    for side in range(2):
-        own = sample(grey[2 + side], paths.start + paths.shifts[side, 1])
-        parts.append(own)
-        for slot in range(SLOTS):
-            if slot != 2 + side:
-                there = grey[slot] is not None
-                parts.append(4 * (sample(grey[slot], paths.places[side, slot]) - own) if there else np.zeros_like(own))
-        for kind in (0, 2, 3):
-            parts.extend(np.moveaxis(paths.shifts[side, kind] - paths.shifts[side, 1], -1, 0))
-        parts.extend(np.moveaxis(paths.places[side, 3] - paths.places[side, 2], -1, 0) / 16)
-        parts.append(np.log1p(paths.mismatch[side]))
-        x, y = np.moveaxis(paths.start + paths.shifts[side, 1], -1, 0)
-        parts.append(((x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)).astype(np.float32))
-        parts.append(4 * (sample(grey[2 + side], paths.start) - own))
-    step = times[paths.slots[3]] - times[paths.slots[2]]
-    outer = [
-        (times[paths.slots[a]] - times[paths.slots[a - 1]]) / step if paths.slots[b] >= 0 else 0
-        for a, b in ((2, 1), (4, 4))
-    ]
-    numbers = [paths.position, *outer, paths.slots[0] >= 0, paths.slots[5] >= 0]
-    for values in (overall.shifts[:, 0] - overall.shifts[:, 1], overall.shifts[:, 2] - overall.shifts[:, 1]):
-        numbers.append(np.log1p(np.abs(values).mean()))
-    numbers.append(np.log1p(np.abs(overall.places[0, 3] - overall.places[0, 2]).mean()))
-    numbers.append(np.log1p(overall.mismatch.mean()))
-    parts.extend(np.full(paths.start.shape[:2], number, np.float32) for number in numbers)
-    return np.stack(parts, axis=-1)

@@ -1,0 +1,142 @@
+"""The classic follows pixels at any spacing: even and uneven motion, other moments, few frames, captions, odd sizes."""
+
+import cv2
+import numpy as np
+import pytest
+
+import vfi_utils as vfi
+from stages import models, motion
+
+ARTICLE, VIDEO = (-3, -2, -1, 1, 2, 3), (-5, -3, -1, 1, 3, 5)
+HEIGHT, WIDTH = 90, 160
+
+
+def texture(shift: float) -> np.ndarray:
+    """Smooth bars and waves, `shift` px further to the right: uint8 `[90, 160, 3]`."""
+    x, y = np.meshgrid(np.arange(WIDTH) - shift, np.arange(HEIGHT))
+    waves = [np.sin(x / 5) + np.sin(x / 13 + y / 9), np.sin(x / 7 - y / 6), np.cos(x / 4.5) + np.sin(y / 8)]
+    return np.rint(128 + 50 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def place(time: float, acceleration: float) -> float:
+    return 1.5 * time + acceleration * time**2
+
+
+def scene(times, acceleration: float = 0.0) -> np.ndarray:
+    return np.stack([texture(place(time, acceleration)) for time in times])[None]
+
+
+def score(predicted: np.ndarray, t: float, acceleration: float = 0.0, margin: int = 16) -> float:
+    inner = (slice(None), slice(margin, -margin), slice(margin, -margin))
+    truth = texture(place(t, acceleration))[None]
+    return float(vfi.psnr(np.ascontiguousarray(predicted[inner]), np.ascontiguousarray(truth[inner]))[0])
+
+
+@pytest.mark.parametrize("times", [ARTICLE, VIDEO])
+@pytest.mark.parametrize("frames", [2, 4, 6])
+def test_what_moves_evenly_is_exact_at_both_spacings(times, frames):
+    assert score(models.predict_between(models.PathPredictor(frames), scene(times), times, 0), 0) > 44
+
+
+@pytest.mark.parametrize("times", [ARTICLE, VIDEO])
+def test_what_accelerates_is_exact_under_a_cubic_and_not_under_a_straight_line(times):
+    straight, cubic = (
+        score(models.predict_between(models.PathPredictor(frames), scene(times, 0.25), times, 0), 0, 0.25)
+        for frames in (2, 4)
+    )
+    assert cubic > 40 and cubic > straight + 6
+
+
+def test_predict_middle_is_at_the_articles_spacing():
+    neighbours = scene(ARTICLE, 0.25)
+    middle = models.predict_middle(models.load_model("path"), neighbours)
+    assert (middle == models.predict_between(models.load_model("path"), neighbours, ARTICLE, 0)).all()
+    assert score(middle, 0, 0.25) > score(models.predict_between(models.PathPredictor(), neighbours, VIDEO, 0), 0, 0.25)
+
+
+@pytest.mark.parametrize("t", [-0.5, -1 / 3, 0.25, 0.9])
+def test_any_moment(t):
+    assert score(models.predict_between(models.load_model("path"), scene(VIDEO, 0.1), VIDEO, t), t, 0.1) > 40
+
+
+@pytest.mark.parametrize("times", [(-1, 1), (-1, 1, 3), (-3, -1, 1), (-5, -3, -1, 1), (-1, 2, 3, 5, 8), (-0.7, 0.4, 2)])
+def test_few_and_uneven_frames(times):
+    assert score(models.predict_between(models.load_model("path"), scene(times), times, 0), 0) > 42
+
+
+def test_a_time_unit_does_not_matter():
+    neighbours, path = scene(VIDEO, 0.2), models.load_model("path")
+    seconds = [3 + time / 60 for time in VIDEO]
+    assert np.abs(models.predict_between(path, neighbours, VIDEO, 0).astype(int)
+                  - models.predict_between(path, neighbours, seconds, 3.0)).max() <= 1  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "times, t", [((-1, -1), 0), ((1, -1), 0), ((-1, 1), 1), ((-1, 1), 2), ((-1, 1, 2), 0), ((-1,), 0)]
+)
+def test_times_that_make_no_sense_are_refused(times, t):
+    with pytest.raises(ValueError):
+        models.predict_between(models.load_model("path"), scene((-1, 1)), times, t)
+
+
+def test_lagrange_weights():
+    assert np.allclose(motion.lagrange_weights((-3, -1, 1, 3), 0) * 16, (-1, 9, 9, -1))
+    assert np.allclose(motion.lagrange_weights((-2, -1, 1, 2), 0) * 6, (-1, 4, 4, -1))
+    assert np.isclose(motion.lagrange_weights((0, 1.5, 4), 0.7).sum(), 1)
+
+
+def test_a_caption_over_moving_footage_stands_still():
+    """Today's rule against none: the letters must be as far off as the average's, within a level."""
+    frames, truth = scene(VIDEO)[0].copy(), texture(0)
+    for picture in (*frames, truth):
+        cv2.putText(picture, "CAPTION", (24, 60), cv2.FONT_HERSHEY_DUPLEX, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
+    letters = truth.min(axis=-1) > 250
+    predicted = models.predict_between(models.load_model("path"), frames[None], VIDEO, 0)[0]
+    assert letters.sum() > 200
+    assert np.abs(predicted.astype(int) - truth)[letters].mean() < 3
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 53), (91, 161), (270, 480), (33, 400)])
+def test_any_size(size):
+    frames = np.stack([cv2.resize(texture(2 * time), size[::-1]) for time in VIDEO])[None]
+    predicted = models.predict_between(models.load_model("path"), frames, VIDEO, 0)
+    assert predicted.shape == (1, *size, 3) and predicted.dtype == np.uint8
+    assert vfi.psnr(predicted, vfi.average(frames))[0] < 60, "it is not the average"
+
+
+def test_a_shot_keeps_its_own_frames_and_predicts_the_rest():
+    times = [time / 25 for time in range(8)]
+    frames = [texture(place(25 * time, 0.1)) for time in times]
+    wanted = [k / 60 for k in range(17)]
+    seen = list(models.interpolate_shot(models.load_model("path"), iter(frames), times, wanted))
+    assert len(seen) == len(wanted)
+    for moment, frame in zip(wanted, seen):
+        assert score(frame[None], 25 * moment, 0.1) > 40
+        if moment in times:
+            assert (frame == frames[times.index(moment)]).all()
+
+
+def test_a_shot_equals_single_predictions():
+    times = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    frames = [texture(place(time, 0.1)) for time in times]
+    seen = list(models.interpolate_shot(models.load_model("path"), iter(frames), times, [2.5, 3.25, 5.5]))
+    for moment, first, last, frame in zip((2.5, 3.25, 5.5), (0, 1, 3), (6, 7, 7), seen):
+        alone = models.predict_between(
+            models.load_model("path"), np.stack(frames[first:last])[None], times[first:last], moment
+        )[0]
+        assert (frame == alone).all()
+
+
+@pytest.mark.parametrize("t", [0.25, 0.5])
+def test_baselines_know_other_moments(t):
+    frames = np.stack([np.full((16, 16, 3), value, np.uint8) for value in (10, 50)])[None]
+    assert models.predict_between(vfi.average, frames, (0, 1), t)[0, 0, 0, 0] == 10 + 40 * t
+    assert models.predict_between(vfi.nearest, frames, (0, 1), t)[0, 0, 0, 0] == 10
+    assert models.predict_between(vfi.nearest, frames, (0, 1), 0.75)[0, 0, 0, 0] == 50
+
+
+def test_a_model_of_the_middle_refuses_another_moment():
+    model = models.load_model("dncnn")
+    with pytest.raises(ValueError, match="predicts the middle between two frames alone"):
+        models.predict_between(model, scene(VIDEO), VIDEO, 0.5)
+    assert models.predict_between(model, scene(VIDEO), VIDEO, 0).shape == (1, HEIGHT, WIDTH, 3)

@@ -72,10 +72,10 @@ def table():
 
 def test_evaluate_gives_a_row_for_each_model_and_window(table):
     _, windows, scores = table
-    assert len(scores) == 3 * len(windows) == 15
-    assert scores.model.unique().tolist() == ["average", "nearest", "oracle"]
+    assert len(scores) == 4 * len(windows) == 20
+    assert scores.model.unique().tolist() == ["average", "nearest", "path", "oracle"]
     measures = ["motion", "mse", "psnr", "ssim", "psnr_moving", "colour_error", "beats_average"]
-    assert scores.columns.tolist() == ["model", "sequence", "camera", "middle", *measures]
+    assert scores.columns.tolist() == ["model", "sequence", "camera", "spacing", "middle", *measures]
 
 
 def test_evaluate_by_hand(table):

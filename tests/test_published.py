@@ -13,7 +13,7 @@ from peers import PEERS
 ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
 WHY = set(vfi.ASSETS.glob("results_why_*.csv"))  # of notebook 06, a row a run
 RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE} - WHY)
-BASELINES = {"average", "nearest"}
+BASELINES = {"average", "nearest", "path"}
 
 
 def test_the_readme_shows_what_the_results_say(tmp_path):

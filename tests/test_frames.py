@@ -591,7 +591,7 @@ def hold():
 
 def test_two_processes_do_not_write_one_folder(tmp_path, hold, capsys):
     folder = tmp_path / "runs" / "a"
-    holder = hold(folder, 2)
+    holder = hold(folder, 1)
     in_use = pytest.raises(RuntimeError, match=rf"a is in use by process {holder.pid} on .*stop it")
     with in_use, vfi.locked(folder, wait=False):
         pytest.fail("both have it")

@@ -1,7 +1,7 @@
 """Measure what you would use instead of a network of this series, and can run today, on the same windows.
 
 python tests/tools/peers.py --called "what the footage is" # of VFI_DATASET: assets/results_peers.csv
-python tests/tools/peers.py --size 640x360 --called "..."  # and our models, on large clips: assets/results_640x360.csv
+python tests/tools/peers.py --video --called "..."         # and ours, clips as they are: assets/results_video.csv
 
 Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `evaluate` takes
 them. Their settings were chosen on training clips, never on those measured here.
@@ -10,13 +10,14 @@ them. Their settings were chosen on training clips, never on those measured here
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -25,6 +26,7 @@ import vfi_utils as vfi
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
+from stages.models import PathPredictor
 
 WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
 YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range
@@ -46,7 +48,7 @@ def doubled(frames: np.ndarray) -> np.ndarray:
     return rounded(frames)
 
 
-def minterpolate(neighbours: np.ndarray) -> np.ndarray:
+def minterpolate(neighbours: np.ndarray, used: tuple[int, ...] = (0, 2, 3, 5)) -> np.ndarray:
     """Middle frames, interpolated with ffmpeg's motion interpolation, from the frames at t-3, t-1, t+1 and t+3.
 
     Its motion vectors are whole pixels, so frames go in doubled in size, and every second pixel comes back. It works in
@@ -54,6 +56,7 @@ def minterpolate(neighbours: np.ndarray) -> np.ndarray:
 
     Args:
         neighbours: uint8 `[B, 6, H, W, 3]`.
+        used: which four of them stand there; at a video's own spacing it is the inner four.
 
     Returns:
         uint8 `[B, H, W, 3]`.
@@ -70,7 +73,7 @@ def minterpolate(neighbours: np.ndarray) -> np.ndarray:
     command += [*pixels, "-video_size", f"{width}x{height}", "-framerate", "1", "-i", "-"]
     command += ["-vf", filters, "-fps_mode", "passthrough", *pixels, "-"]
     interpolated = []
-    for window in neighbours[:, [0, 2, 3, 5]]:
+    for window in neighbours[:, list(used)]:
         planes = rounded(doubled(window) @ YUV.T + (0, 128, 128)).transpose(0, 3, 1, 2)  # [4, 3, 2H, 2W]
         done = subprocess.run(command, input=planes.tobytes(), capture_output=True)
         if len(done.stdout) != height * width * 3:
@@ -94,7 +97,6 @@ def warp_and_blend(before: np.ndarray, after: np.ndarray, there: np.ndarray, bac
     Returns:
         uint8 `[H, W, 3]`.
     """
-    import cv2
 
     def sample(image, at, how=cv2.INTER_LINEAR):
         return cv2.remap(image, at, None, how, borderMode=cv2.BORDER_REPLICATE)
@@ -127,8 +129,6 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
     Returns:
         uint8 `[B, H, W, 3]`.
     """
-    import cv2
-
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)  # full resolution
     search.setPatchSize(6)
@@ -142,37 +142,46 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
 
 
 PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
+STRAIGHT = {f"path, {frames} frames": PathPredictor(frames) for frames in (2, 4)}
+
+
+def measure_videos() -> pd.DataFrame:
+    """Scores on the test clips as they are, at both spacings: windows of 11 frames, four a clip, one true frame each.
+
+    At a video's own spacing the neighbours stand 5, 3 and 1 frames from it, at the article's 3, 2 and 1.
+    """
+    clips = list_sequences(get_footage()).query("split == 'test'")
+    parts = []
+    for clip in clips.itertuples():
+        frames = {clip.sequence: vfi.load_frames(clip.folder, (clip.width, clip.height))}
+        windows = vfi.build_windows({clip.sequence: clip.frames}, spacing="video")
+        windows = vfi.spread(windows, 4).drop_duplicates().assign(camera=clip.camera)
+        evenly = {"ffmpeg minterpolate": functools.partial(minterpolate, used=(1, 2, 3, 4))}
+        parts.append(evaluate({**PEERS, **evenly, **STRAIGHT, "motion": "motion"}, frames, windows, batch=4))
+        windows = windows.assign(start=windows.middle - 3, spacing="article")
+        parts.append(evaluate({**PEERS, **STRAIGHT, "motion": "motion"}, frames, windows, batch=4))
+    scores = pd.concat(parts, ignore_index=True)
+    vfi.write_atomic(vfi.work("results", "windows_video.csv"), scores.to_csv(index=False))
+    return scores
 
 
 def main() -> None:
-    import cv2
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--called", default="", help="what the footage is, in words")
-    parser.add_argument(
-        "--size", default="", help="WIDTHxHEIGHT in px: measure clips of at least that size, not 160x90"
-    )
+    parser.add_argument("--video", action="store_true", help="measure clips as they are, at both spacings, ours too")
     options = parser.parse_args()
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
-    frames, windows = get_frames(split="test")
-    models, name = PEERS, options.size or "peers"
-    if options.size:
-        width, height = map(int, options.size.split("x"))
-        clips = list_sequences(get_footage()).query("split == 'test' and width >= @width and height >= @height")
-        frames = {clip.sequence: vfi.load_frames(clip.folder, (width, height)) for clip in clips.itertuples()}
-        windows = windows[windows.sequence.isin(frames)]
-        models = PEERS | {model: model for model in ("dncnn_residual", "motion")}
-    parts = [vfi.spread(part, WINDOWS_PER_SEQUENCE) for _, part in windows.groupby("sequence", sort=False)]
-    windows = pd.concat(parts, ignore_index=True)
-    summary = summarize(evaluate(models, frames, windows, batch=4))
-    vfi.write_atomic(vfi.work("results", f"summary_{name}.csv"), summary.to_csv(index=False))
+    name = "video" if options.video else "peers"
+    if options.video:
+        scores = measure_videos()
+    else:
+        frames, windows = get_frames(split="test")
+        parts = [vfi.spread(part, WINDOWS_PER_SEQUENCE) for _, part in windows.groupby("sequence", sort=False)]
+        windows = pd.concat(parts, ignore_index=True)
+        scores = evaluate(PEERS | STRAIGHT, frames, windows, batch=4)
+    vfi.write_atomic(vfi.work("results", f"summary_{name}.csv"), summarize(scores).to_csv(index=False))
     publish.publish_results(name, options.called or dataset_name(choose_dataset()))
-    neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 16))
-    for peer_name, peer in PEERS.items():
-        started = time.perf_counter()
-        peer(neighbours)
-        print(f"{peer_name}: {1000 * (time.perf_counter() - started) / len(neighbours):.0f} ms a frame, one thread")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ why NAME --called "a footage"      work/results/why_NAME.csv -> assets/results_w
 train dncnn ... motion             trains them all alike on VFI_DATASET, to work/runs/
 further dncnn ...                  trains the shipped ones further: work/runs/dncnn-further/
 models dncnn ... --called "..."    work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
-readme                             assets/results_*.csv -> the tables in README.md
+readme                             assets/results_*.csv -> the tables in README.md and assets/RESULTS.md
 
 Publish models under the oldest supported Keras (tests/colab-oldest.txt): a newer one reads what an older one
 wrote, and not the other way round.
@@ -36,7 +36,7 @@ import vfi_utils as vfi
 from definitions import network
 from stages import training
 from stages.frames import get_frames
-from stages.models import gpu_name, load_model
+from stages.models import BASELINES, gpu_name, load_model
 
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
@@ -221,7 +221,7 @@ def results_of_peers(folder: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, s
     """Return what `make peers` measured on the footage of `table`, in rows like its own, and what to tell of it."""
     path = folder / "results_peers.csv"
     peers = pd.read_csv(path) if path.exists() else table[:0]
-    peers = peers[(peers.data == table.data[0]) & ~peers.model.isin(vfi.BASELINES)]
+    peers = peers[(peers.data == table.data.iloc[0]) & ~peers.model.isin(BASELINES)]
     if peers.empty:
         return peers, ""
     first = peers.iloc[0]
@@ -237,7 +237,7 @@ def results_elsewhere(folder: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, 
     windows = table[table.model == "average"].set_index("footage").windows
     rows = []
     for model, part in pd.read_csv(path).groupby("model", sort=False) if path.exists() else ():
-        if model in vfi.BASELINES or not set(part.sequence) <= set(windows.index):
+        if model in BASELINES or not set(part.sequence) <= set(windows.index):
             continue
         part = part.rename(columns={"sequence": "footage"})[["footage", "psnr", "psnr_moving", "beats_average"]]
         means = part.set_index("footage").apply(np.average, weights=windows[part.footage])
@@ -253,7 +253,7 @@ def results_elsewhere(folder: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 def results_table(path: Path) -> str:
     """Return the README's table for one file of results, with those of others on the same footage; the best first."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path).query("spacing == 'article'")
     sequences = [name for name in table.footage.unique() if not name.endswith((" cameras", " windows"))]
     others = [results_of_peers(path.parent, table), results_elsewhere(path.parent, table)]
     everyone = pd.concat([table, *(rows for rows, _ in others if len(rows))])
@@ -288,16 +288,57 @@ def results_table(path: Path) -> str:
     return "\n".join([*rows, "", caption + "*", "", *verdicts])
 
 
+def spacing_table(path: Path) -> str:
+    """Table of what was measured at both spacings, means over clips, the best at a video's own spacing first."""
+    table = pd.read_csv(path)
+    clips = table[~table.footage.str.endswith((" cameras", " windows"))]
+    means = clips.groupby(["model", "spacing"])[["psnr", "ssim", "psnr_moving", "beats_average"]].mean().unstack()
+    rows = ["| | a video's spacing | SSIM | where it moves | beats the average in | the article's spacing |"]
+    rows.append("|---|" + "---:|" * 5)
+    for model, row in means.sort_values(("psnr", "video"), ascending=False).iterrows():
+        share = "-" if model == "average" else f"{100 * own.beats_average:.0f}%"
+        cells = [
+            f"{row[('psnr', 'video')]:.2f}",
+            f"{row[('ssim', 'video')]:.3f}",
+            f"{row[('psnr_moving', 'video')]:.2f}",
+        ]
+        rows.append(" | ".join(["", model, *cells, share, f"{row[('psnr', 'article')]:.2f}", ""]).strip())
+    first, windows = clips.iloc[0], clips[(clips.model == "average") & (clips.spacing == "video")].windows.sum()
+    caption = (
+        f"*{first.data}: {clips.footage.nunique()} clips, {windows} windows, PSNR in dB, means over clips of means "
+        f"over windows. Measured {first.date} at commit {first.commit}.*"
+    )
+    return "\n".join([*rows, "", caption])
+
+
+def clips_table(path: Path) -> str:
+    """Table of PSNR at a video's own spacing, a line a clip."""
+    table = pd.read_csv(path).query("spacing == 'video'")
+    psnr = table[~table.footage.str.endswith((" cameras", " windows"))].pivot(
+        index="footage", columns="model", values="psnr"
+    )
+    psnr = psnr[psnr.mean().sort_values(ascending=False).index]
+    rows = ["| | " + " | ".join(psnr.columns) + " |", "|---|" + "---:|" * len(psnr.columns)]
+    for clip, row in [*psnr.iterrows(), ("mean", psnr.mean())]:
+        rows.append(" | ".join(["", clip, *(f"{value:.2f}" for value in row), ""]).strip())
+    return "\n".join(rows)
+
+
+TABLES = {"why": why_table, "spacing": spacing_table, "clips": clips_table, "results": results_table}
+
+
 def publish_readme(path: Path = ROOT / "README.md") -> None:
-    """Fill in the tables between `<!-- results_NAME.csv -->` and `<!-- end -->`."""
-    text = path.read_text(encoding="utf-8")
+    """Fill in the tables between `<!-- KIND: results_NAME.csv -->` and `<!-- end -->`, KIND being one of `TABLES`."""
+    text, inside = path.read_text(encoding="utf-8"), path.parent.name == "assets"
 
     def fill(found: re.Match) -> str:
-        table = why_table if found[2].startswith("results_why_") else results_table
-        return f"{found[1]}\n{table(ROOT / 'assets' / found[2])}\n\n{found[3]}"
+        table = TABLES[found[2]](ROOT / "assets" / found[3])
+        if inside:  # links are from there
+            table = table.replace("](assets/", "](").replace("](notebooks/", "](../notebooks/")
+        return f"{found[1]}\n{table}\n\n{found[4]}"
 
-    text = re.sub(r"(<!-- (results_\w+\.csv) -->\n).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
-    vfi.write_atomic(path, text)
+    pattern = r"(<!-- (\w+): (results_\w+\.csv) -->\n).*?(<!-- end -->)"
+    vfi.write_atomic(path, re.sub(pattern, fill, text, flags=re.DOTALL))
 
 
 def main() -> None:
@@ -312,6 +353,7 @@ def main() -> None:
         publish_figures()
     elif options.what == "readme":
         publish_readme()
+        publish_readme(ROOT / "assets" / "RESULTS.md")
     for name in options.names:
         if options.what in ("train", "further"):
             train_model(name, options.what == "further", **options.budget)

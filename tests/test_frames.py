@@ -241,6 +241,13 @@ def test_only_the_chosen_sequences_of_mot17_are_used(tmp_path, own_work, monkeyp
     assert build_frames("mot17", footage).sequence.tolist() == ["MOT17-02"]
 
 
+@pytest.mark.parametrize("content", ["", '["MOT17-02"', "{}"])
+def test_a_damaged_choice_is_named(content, own_work):
+    vfi.write_atomic(own_work / "footage" / "mot17" / "chosen.json", content)
+    with pytest.raises(ValueError, match=r"chosen\.json is damaged.*Delete it"):
+        get_footage("mot17")
+
+
 def test_left_out_sequences_give_no_windows(tmp_path, own_work):
     footage = tmp_path / "mini"
     write_sequence(footage / "test" / "MOT17-14", frames=8)

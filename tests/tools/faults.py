@@ -51,9 +51,9 @@ def cut(cuts: int, folder: Path) -> str:
     mot17.MOT17, archives.SPAN = small.SEQUENCES, 2**16
     names = [(name, number) for name, known in small.SEQUENCES.items() for number in range(1, known.frames + 1)]
     footage = {f"{small.SEQUENCES[n].split}/{n}/img1/{k:06d}.jpg": small.jpeg(n, k) for n, k in names}
-    calls, wrong, CuttingServer.cuts = 0, 0, cuts
+    calls = 0
     server = CuttingServer(small.zipped(footage), cuts)
-    while calls < 5 and (len(list(folder.rglob("*.jpg"))) < len(footage)):
+    while calls < 5 and len(list(folder.rglob("*.jpg"))) < len(footage):
         calls += 1
         try:
             mot17.get_mot17(folder, None, [server.source])

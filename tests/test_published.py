@@ -99,3 +99,4 @@ def test_shipped_models_have_cards_that_say_how_they_were_made():
         history, card = pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".md").read_text()
         assert f"{int(history.step.iloc[-1]):,} of" in card and f"test {history.test_psnr.iloc[-1]:.2f} dB" in card
         assert path.stat().st_size < 10e6
+        assert "| spacing |" in card

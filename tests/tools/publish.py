@@ -192,6 +192,7 @@ def publish_model(run_name: str, called: str) -> None:
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
         *([f"| {FIRST} | {first} |"] * further),
+        "| spacing | the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even |",
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {settings['precision']}; stored as float32 |",

@@ -321,7 +321,7 @@ class FramePredictor:
         if isinstance(self.model, PathPredictor):
             if flows is None:
                 flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
-            return motion.predict_along(frames, motion.follow(flows, times, t), self.model.frames)
+            return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[k] for k in fill_gaps(slots)])[None]
         if not hasattr(self.model, "predict_on_batch"):

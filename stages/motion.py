@@ -8,6 +8,7 @@ at full size.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 
 GRID = 320 * 180  # px: the area of the copies on which motion is found
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
-ORDERS = (2, 4, 6)  # frames of the paths that `follow` lays, the inner two always among them
+ORDERS = (2, 4, 6)  # frames that a path may be laid through, the inner two always among them
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Paths:
     """Where what is seen at the wanted moment is found in the other frames; everything in px of the grid.
 
     Attributes:
-        shifts: float32 `[2, 3, h, w, 2]`: for the inner frame before and the one after, and for paths through 2, 4 and
-            6 frames, what to add to a pixel's place to be where it is fetched.
-        places: float32 `[2, 6, h, w, 2]`: where that pixel is in each of the six slots; as found from either side.
+        shifts: float32 `[2, k, h, w, 2]`: for the inner frame before and the one after, and for each path laid, what
+            to add to a pixel's place to be where it is fetched.
+        places: float32 `[2, 6, h, w, 2]`: where that pixel is in each of the six slots, as found from either side; in
+            slots that no path goes through, where it is in the one before.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         position: where the wanted moment lies between the inner frames, 0 to 1.
     """
@@ -61,11 +63,13 @@ def find_flows(copies) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(find_flow(a, b), find_flow(b, a)) for a, b in zip(copies[:-1], copies[1:])]
 
 
-def pixel_grid(height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
-    """Coordinates (x, y) of each pixel of a rectangle: float32 `[height, width, 2]`."""
-    x = np.arange(left, left + width, dtype=np.float32)
-    y = np.arange(top, top + height, dtype=np.float32)
-    return np.stack(np.meshgrid(x, y), axis=-1)
+@functools.lru_cache(maxsize=4)
+def pixel_grid(height: int, width: int) -> np.ndarray:
+    """Coordinates (x, y) of each pixel: float32 `[height, width, 2]`, read-only."""
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    places = np.stack(np.meshgrid(x, y), axis=-1)
+    places.setflags(write=False)
+    return places
 
 
 def sample(image: np.ndarray, at: np.ndarray, kernel: int = cv2.INTER_LINEAR) -> np.ndarray:
@@ -96,20 +100,20 @@ def fill_slots(times, t: float) -> tuple[int, ...]:
     return tuple(k if 0 <= k < len(times) else -1 for k in range(after - SLOTS // 2, after + SLOTS // 2))
 
 
-def path_weights(times, t: float, slots: tuple[int, ...]) -> np.ndarray:
-    """Weights of the positions in the six slots, for polynomials through what there is of the inner 2, 4 and 6 frames.
+def path_weights(times, t: float, slots: tuple[int, ...], orders: tuple[int, ...]) -> np.ndarray:
+    """Weights of the positions in the six slots: polynomials through what there is of the inner `orders` frames.
 
     Returns:
-        float32 `[3, 6]`.
+        float32 `[k, 6]`, a row for each of the orders.
     """
-    weights = np.zeros((len(ORDERS), SLOTS), np.float32)
-    for row, order in zip(weights, ORDERS):
+    weights = np.zeros((len(orders), SLOTS), np.float32)
+    for row, order in zip(weights, orders):
         used = [slot for slot in range(3 - order // 2, 3 + order // 2) if slots[slot] >= 0]
         row[used] = lagrange_weights([times[slots[slot]] for slot in used], t)
     return weights
 
 
-def follow(flows: list, times, t: float) -> Paths:
+def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Paths:
     """Paths of what is seen at the moment `t`: polynomials through its positions in the frames around.
 
     A path is known where it starts, in an inner frame, and needed where it arrives, at the wanted moment. A fixed point
@@ -119,15 +123,17 @@ def follow(flows: list, times, t: float) -> Paths:
         flows: pairs (there, back) of consecutive frames, float32 `[h, w, 2]`; n - 1 for n frames.
         times: of the n frames, increasing, in any unit; they need not be evenly spaced.
         t: the wanted moment, between two of them.
+        orders: of `ORDERS`, through how many frames paths are laid.
     """
     slots = fill_slots(times, t)
-    weights, here = path_weights(times, t, slots), pixel_grid(*flows[0][0].shape[:2])
+    weights, here = path_weights(times, t, slots, orders), pixel_grid(*flows[0][0].shape[:2])
+    guess, reach = path_weights(times, t, slots, (4,)), max(orders) // 2
     position = float((t - times[slots[2]]) / (times[slots[3]] - times[slots[2]]))
     shifts, places = [], []
     for side, (flow, share) in enumerate(zip(flows[slots[2]], (position, 1 - position))):
         start = here - share * sample(flow, here)
-        start = here - displacements(flows, slots, 2 + side, start, range(1, 5), weights[1:2])[1][0]
-        moved, paths = displacements(flows, slots, 2 + side, start, range(SLOTS), weights)
+        start = here - displacements(flows, slots, 2 + side, start, range(1, 5), guess)[1][0]
+        moved, paths = displacements(flows, slots, 2 + side, start, range(3 - reach, 3 + reach), weights)
         shifts.append(-paths)
         places.append(start + moved)
     return Paths(np.stack(shifts), np.stack(places), slots, position)
@@ -206,15 +212,14 @@ def weigh(fetched: list, inside: list, standing: list, position: float) -> np.nd
     )
 
 
-def predict_along(frames, paths: Paths, order: int = 6) -> np.ndarray:
-    """Frame at the wanted moment, by the classic: fetched along paths through 2, 4 or 6 frames; uint8 `[H, W, 3]`.
+def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
+    """Frame at the wanted moment, by the classic: pixels fetched along one of the paths; uint8 `[H, W, 3]`.
 
     Args:
         frames: n of uint8 `[H, W, 3]`; the inner two of the paths are read.
         paths: from `follow`.
-        order: one of `ORDERS`.
+        choice: which of the paths that were laid.
     """
     standing = [frames[slot] for slot in paths.slots[2:4]]
-    shifts = paths.shifts[:, ORDERS.index(order)]
-    fetched, inside = zip(*(fetch(frame, shift) for frame, shift in zip(standing, shifts)))
+    fetched, inside = zip(*(fetch(frame, shifts[choice]) for frame, shifts in zip(standing, paths.shifts)))
     return weigh(fetched, inside, standing, paths.position)

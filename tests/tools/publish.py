@@ -42,6 +42,7 @@ ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
 FURTHER = "-further"
 FIRST = "the first of them"
+SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even"
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -192,7 +193,7 @@ def publish_model(run_name: str, called: str) -> None:
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
         *([f"| {FIRST} | {first} |"] * further),
-        "| spacing | the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even |",
+        f"| spacing | {SPACING} |",
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {settings['precision']}; stored as float32 |",

@@ -6,7 +6,7 @@ Imports run downward only: `vfi_utils` is the ground floor, and imports nothing 
     seqinfo, download, archives                 a sequence's own file; bytes and members from servers
     mot17, sample_street, own_videos            01: kinds of footage
     footage, stored, frames, models             01 to 03
-    training, evaluation                        04, 05
+    runs, training, evaluation                  04, 05
     streams, planning, video                    08
 
 `tests/test_layout.py` holds them to it.

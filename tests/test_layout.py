@@ -24,7 +24,8 @@ ALLOWED = {  # what each file may import of ours
     "frames": {"vfi_utils", "download", "footage", "shots", "stored"},
     "tiles": set(),
     "models": {"vfi_utils", "layers", "motion", "tiles"},
-    "training": {"vfi_utils", "models"},
+    "runs": {"vfi_utils", "models"},
+    "training": {"vfi_utils", "models", "runs"},
     "evaluation": {"vfi_utils", "models"},
     "streams": {"ffmpeg"},
     "planning": {"ffmpeg", "shots", "streams"},
@@ -32,7 +33,7 @@ ALLOWED = {  # what each file may import of ours
 }
 LIMITS = {"vfi_utils": 500, "sample_street": 600}  # lines
 LIMIT = 350
-TOO_LONG = {"training": 380, "models": 400}  # until they are simplified
+TOO_LONG = {"models": 400}  # until they are simplified
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "imageio", "gdown", "google"}  # may wait inside functions
 FILES = {"vfi_utils": ROOT / "vfi_utils.py"}
 FILES |= {"stages" if path.stem == "__init__" else path.stem: path for path in sorted((ROOT / "stages").glob("*.py"))}

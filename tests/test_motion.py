@@ -282,10 +282,12 @@ def test_windows_of_every_second_frame():
 
 def test_padded_ends_repeat_the_nearest_frame_that_is_left():
     frames = {"a": np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)}
-    batches = training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0, temporal_padding=1.0)
-    seen = {tuple(stack[0, 0, ::3].tolist()) for stack in next(batches)[0]}
+    budget = training.Budget(epochs=1, steps_per_epoch=1, batch_size=16, crop=8, temporal_padding=1.0)
+    batches = training.CropBatches(frames, vfi.build_windows({"a": 7}), 6, budget)
+    seen = {tuple(stack[0, 0, ::3].tolist()) for stack in batches[0][0]}
     sides = {2: (2, 2, 2), 1: (1, 1, 2), 0: (0, 1, 2)}, {4: (4, 4, 4), 5: (4, 5, 5), 6: (4, 5, 6)}
     possible = {a + b for a in sides[0].values() for b in sides[1].values()}
     assert seen <= possible | {window[::-1] for window in possible} and len(seen) > 4
-    whole = next(training.crop_batches(frames, vfi.build_windows({"a": 7}), 6, 16, 8, seed=0))[0]
+    budget = training.Budget(epochs=1, steps_per_epoch=1, batch_size=16, crop=8)
+    whole = training.CropBatches(frames, vfi.build_windows({"a": 7}), 6, budget)[0][0]
     assert {tuple(sorted(stack[0, 0, ::3].tolist())) for stack in whole} == {(0, 1, 2, 4, 5, 6)}

@@ -103,22 +103,29 @@ def memory(folder: Path, footage: str) -> bool:
 
 
 def feeding(folder: Path, footage: str) -> bool:
-    """Time of a training step on real batches over its time on one fixed batch, interleaved."""
+    """Time of a step of `fit` on real batches over its time on one fixed batch, interleaved."""
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     random = np.random.default_rng(0)
     frames = {"a": random.integers(0, 256, (400, 90, 160, 3), dtype=np.uint8)}
     np.save(folder / "a.npy", frames["a"])
     frames = {"a": np.load(folder / "a.npy", mmap_mode="r")}
     model = training.compile_for_training(build(), "mse", 1e-3, 1000, "float32")
-    batches = training.crop_batches(frames, vfi.build_windows({"a": 400}), 6, batch_size=8, crop=64, seed=0)
-    fixed = next(batches)
-    model.train_on_batch(*fixed)
+    budget = training.Budget(epochs=1, steps_per_epoch=20, batch_size=8, crop=64)
+    batches = training.CropBatches(frames, vfi.build_windows({"a": 400}), 6, budget)
+    fixed = batches[0]
+
+    class Fixed(training.CropBatches):
+        def __getitem__(self, k):
+            return fixed
+
+    data = {"real": batches, "fixed": Fixed(frames, vfi.build_windows({"a": 400}), 6, budget)}
+    model.fit(data["fixed"], steps_per_epoch=2, shuffle=False, verbose=0)
     seconds = {"real": [], "fixed": []}
-    for _ in range(30):
+    for _ in range(5):
         for kind in seconds:
             started = time.perf_counter()
-            model.train_on_batch(*(next(batches) if kind == "real" else fixed))
-            seconds[kind].append(time.perf_counter() - started)
+            model.fit(data[kind], steps_per_epoch=20, shuffle=False, verbose=0)
+            seconds[kind].append((time.perf_counter() - started) / 20)
     real, same = np.median(seconds["real"]), np.median(seconds["fixed"])
     place = gpu_name() or "the CPU"
     print(f"feeding, on {place}: {real:.3f} s a step with real batches, {same:.3f} s on one fixed batch")

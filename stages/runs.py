@@ -232,8 +232,10 @@ class Run:
         return model
 
 
-def in_precision(model, precision: str):
+def in_precision(model, precision: str, devices: int = 1):
     """Copy of a model whose inner layers compute in `precision`; "float32" undoes "mixed_float16".
+
+    On several devices batch normalisation looks at the whole batch, as on one.
 
     In mixed precision the inner convolutions, normalisations and activations compute with 16 bits. The rest stays in
     float32: rescaling, sums, warps, and convolutions with a bias and no activation, whose output is colours or motion.
@@ -243,6 +245,8 @@ def in_precision(model, precision: str):
         inside = layer["config"].get("activation") != "linear" or not layer["config"].get("use_bias")
         if layer["class_name"] in ("BatchNormalization", "ReLU") or (layer["class_name"] == "Conv2D" and inside):
             layer["config"]["dtype"] = precision
+        if layer["class_name"] == "BatchNormalization" and keras.backend.backend() == "tensorflow":
+            layer["config"]["synchronized"] = devices > 1
     model = type(model).from_config(config)
     model.set_weights(weights)
     return model

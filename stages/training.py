@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import keras
@@ -208,36 +209,84 @@ def train(
     with runs.Run(name, settings) as run:
         if run.finished:
             return models.load_model(name)
-        print(
-            f"{name}: {budget.epochs} epochs of {budget.steps_per_epoch} steps of {budget.batch_size} crops of "
-            f"{budget.crop}x{budget.crop} px; {model.count_params():,} parameters; {settings['loss']}; "
-            f"on {models.gpu_name() or 'the CPU'}",
-            flush=True,
-        )
-        steps = budget.epochs * budget.steps_per_epoch
-        trained = compile_for_training(model, loss, budget.learning_rate, steps, precision, budget.global_clipnorm)
-        arrays = None if callable(validation) else validation
-        measure = validation if callable(validation) else None
-        trained.fit(
-            run.remaining(batches, budget.steps_per_epoch),
-            epochs=budget.epochs,
-            steps_per_epoch=budget.steps_per_epoch,
-            initial_epoch=run.resume(trained),
-            validation_data=arrays,
-            validation_batch_size=8,
-            shuffle=False,
-            callbacks=[runs.EpochLog(run, budget.epochs, budget.steps_per_epoch, average_psnr, measure)],
-            verbose=0,
-        )
-        return run.finish(trained, precision=precision)
+        with all_devices(budget.batch_size) as devices:
+            print(
+                f"{name}: {budget.epochs} epochs of {budget.steps_per_epoch} steps of {budget.batch_size} crops of "
+                f"{budget.crop}x{budget.crop} px; {model.count_params():,} parameters; {settings['loss']}; on "
+                + (f"{devices} x " if devices > 1 else "")
+                + (models.gpu_name() or "the CPU")
+                + (f", {budget.batch_size // devices} crops each" if devices > 1 else ""),
+                flush=True,
+            )
+            steps = budget.epochs * budget.steps_per_epoch
+            how = loss, budget.learning_rate, steps, precision, budget.global_clipnorm, devices
+            trained = compile_for_training(model, *how)
+            function = callable(validation)
+            remaining = run.remaining(batches, budget.steps_per_epoch)
+            if devices > 1 and keras.backend.backend() == "tensorflow":
+                remaining.workers = (
+                    1  # TensorFlow fetches ahead, across the end of an epoch: keras' threads refuse that
+                )
+            trained.fit(
+                remaining,
+                epochs=budget.epochs,
+                steps_per_epoch=budget.steps_per_epoch,
+                initial_epoch=run.resume(trained),
+                validation_data=None if function else whole_shares(validation, devices),
+                validation_batch_size=8 * devices,
+                shuffle=False,
+                callbacks=[
+                    runs.EpochLog(
+                        run, budget.epochs, budget.steps_per_epoch, average_psnr, validation if function else None
+                    )
+                ],
+                verbose=0,
+            )
+        return run.finish(trained, precision=precision, devices=devices)
+
+
+@contextlib.contextmanager
+def all_devices(batch_size: int):
+    """Context to compile and fit a model in, on all GPUs of this machine; it holds how many work.
+
+    Each gets an equal share of every batch, so it is the largest number of them that divides the batch. The batch and
+    the rate stay what they are, and so do the numbers.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        devices = [device.name for device in devices]
+    else:
+        devices = keras.distribution.list_devices() if keras.backend.backend() == "jax" else [""]
+    count = max(number for number in range(1, len(devices) + 1) if batch_size % number == 0)
+    if count == 1:
+        yield 1
+    elif keras.backend.backend() == "tensorflow":
+        with tf.distribute.MirroredStrategy(devices[:count]).scope():
+            yield count
+    else:
+        before = keras.distribution.distribution()
+        parallel = keras.distribution.DataParallel(devices=devices[:count], auto_shard_dataset=False)
+        keras.distribution.set_distribution(parallel)
+        try:
+            yield count
+        finally:
+            keras.distribution.set_distribution(before)
+
+
+def whole_shares(arrays, devices: int):
+    """Arrays without the last rows that would leave a device with fewer than the others, which JAX refuses."""
+    devices = devices if keras.backend.backend() == "jax" else 1
+    return keras.tree.map_structure(lambda array: array[: len(array) // devices * devices or None], arrays)
 
 
 def compile_for_training(
-    model, loss, learning_rate: float, steps: int, precision: str = "float32", global_clipnorm: float = 0.0
+    model, loss, learning_rate: float, steps: int, precision="float32", global_clipnorm: float = 0.0, devices: int = 1
 ):
     """Copy of a model, compiled with Adam and a warmed-up cosine; with float16 the loss is scaled, or small gradients
     would vanish."""
-    model, warm_up = runs.in_precision(model, precision), max(1, steps // 20)
+    model, warm_up = runs.in_precision(model, precision, devices), max(1, steps // 20)
     rate = keras.optimizers.schedules.CosineDecay(
         learning_rate / 100, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )

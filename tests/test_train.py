@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import keras
@@ -573,6 +574,68 @@ def test_a_model_trained_on_the_sample_beats_what_it_should(runs):
     overall = summary[summary.footage == "all windows"].set_index("model").psnr
     assert overall["street"] > overall["nearest"] + 2
     assert overall["street"] > overall["average"] - 0.1
+
+
+HOLDS = """
+import os, sys, time
+sys.path[:0] = [sys.argv[1]]
+import vfi_utils as vfi
+with vfi.locked(vfi.work("runs", "small")):
+    print("held", flush=True)
+    sys.stdin.readline()
+    if sys.argv[2] == "dies":
+        os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("end", ["ends", "dies"])
+def test_a_second_trainer_waits_and_says_who_holds_the_run(runs, end, capsys, monkeypatch):
+    command = [sys.executable, "-c", HOLDS, str(vfi.ROOT), end]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    timer = threading.Timer(1, lambda: holder.communicate("go\n"))
+    timer.start()
+    started = time.perf_counter()
+    assert some_epochs(1) == 0 and time.perf_counter() - started > 0.9
+    timer.join()
+    assert f"waiting for process {holder.pid}" in capsys.readouterr().out
+    assert some_epochs(2) == 1, "it lets go"
+
+
+def test_the_lock_of_a_dead_trainer_is_taken_over(runs, capsys):
+    command = [sys.executable, "-c", HOLDS, str(vfi.ROOT), "dies"]
+    assert subprocess.run(command, input="go\n", stdout=subprocess.PIPE, text=True).returncode == 9
+    assert some_epochs(1) == 0
+    assert "taken over" in capsys.readouterr().out
+
+
+TWO_DEVICES = """
+import contextlib, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests", sys.argv[1] + "/tests/tools"]
+import keras
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_train
+from stages import training
+test_train.train("two", batch_size=4)
+training.all_devices = lambda batch_size: contextlib.nullcontext(1)
+test_train.train("one", batch_size=4)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one(runs, backend):
+    pytest.importorskip(backend)
+    two = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", TWO_DEVICES, str(vfi.ROOT)]
+    done = subprocess.run(command, env=os.environ | two, check=True, capture_output=True, text=True)
+    assert "on 2 x the CPU, 2 crops each" in done.stdout and "Error" not in done.stderr
+    one, both = (pd.read_csv(runs / name / "history.csv") for name in ("one", "two"))
+    assert json.loads((runs / "two" / "run.json").read_text())["devices"] == 2
+    for column in ("loss", "test_loss"):
+        assert np.abs(one[column] - both[column]).max() < 1e-5, "a tenth of what is asked"
 
 
 def test_losses_against_hand_computed_values():

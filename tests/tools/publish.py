@@ -39,7 +39,7 @@ from stages.frames import get_frames
 from stages.models import BASELINES, gpu_name, load_model
 
 ROOT = vfi.ROOT
-BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "precision")
+BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "learning_rate", "temporal_padding", "global_clipnorm")
 FURTHER = "-further"
 FIRST = "the first of them"
 SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even"
@@ -123,18 +123,16 @@ def train_model(name: str, further: bool = False, **budget) -> None:
     Args:
         further: begin with the shipped weights, with a new warm-up and cosine. The run is called `<name>-further`;
             `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
-        budget: arguments of `training.train`; those left out suit this machine.
+        budget: of `training.Budget`, and loss, seed and precision; those left out suit this machine.
     """
     frames, _ = get_frames("", "train")
     test_frames, test_windows = get_frames("", "test")
     lengths = {sequence: len(images) for sequence, images in frames.items()}
     near = vfi.build_windows(lengths, stride=1).assign(step=1)
     windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
-    budget = (
-        (FOR_A_GPU if gpu_name() else training.training_budget())
-        | {"temporal_padding": 0.1, "global_clipnorm": 0.1}
-        | budget
-    )
+    how = {key: budget.pop(key) for key in ("loss", "seed", "precision") if key in budget}
+    alike = {"temporal_padding": 0.1, "global_clipnorm": 0.1}
+    budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | alike | budget)
     model, run = network(name), name
     if further:
         run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
@@ -142,7 +140,7 @@ def train_model(name: str, further: bool = False, **budget) -> None:
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
                 vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
-    training.train(model, frames, windows, test_frames, test_windows, name=run, **budget)
+    training.train_on_crops(model, frames, windows, test_frames, test_windows, name=run, budget=budget, **how)
 
 
 def card_facts(card: Path) -> dict[str, str]:
@@ -176,15 +174,16 @@ def publish_model(run_name: str, called: str) -> None:
     model.save(target / f"{name}.keras")
     vfi.write_atomic(target / f"{name}.csv", history.to_csv(index=False))
     settings, last = run["settings"], history.iloc[-1]
-    budget = json.dumps({name: settings[name] for name in BUDGET})
+    precision = run.get("precision") or settings["precision"]  # a run of version 1 has it among its settings
+    budget = {name: settings[name] for name in BUDGET if name in settings}
     if further:
-        budget = json.dumps(json.loads(budget) | {name: settings[name] for name in ("loss", "learning_rate", "seed")})
+        budget = json.dumps(budget | {"precision": precision, "loss": settings["loss"], "seed": settings["seed"]})
         again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
         again.append(f"    python tests/tools/publish.py further {name} --budget '{budget}'")
     else:
         notebook = "07" if name == "motion" else "04"
         again = [f"in notebook {notebook} set `DATASET` to a folder of clips and, before training,", ""]
-        again.append(f"    budget = {budget}")
+        again.append(f"    budget = training.Budget({', '.join(f'{key}={value}' for key, value in budget.items())})")
     card = [
         f"# {name}",
         "",
@@ -196,7 +195,7 @@ def publish_model(run_name: str, called: str) -> None:
         f"| spacing | {SPACING} |",
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
-        f"| precision while training | {settings['precision']}; stored as float32 |",
+        f"| precision while training | {precision}; stored as float32 |",
         f"| windows with frames missing at their ends | {settings.get('temporal_padding', 0):.0%} |",
         f"| longest gradient | {settings.get('global_clipnorm') or 'any'} |",
         f"| parameters | {model.count_params():,} |",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import subprocess
 import tempfile
@@ -61,7 +62,8 @@ def run(*arguments, **pipes):
         OSError: with the reason it gave, if it fails.
     """
     command = [program(), "-hide_banner", "-nostats", "-y", *map(str, arguments)]
-    pipes = {"stdin": subprocess.DEVNULL, **pipes}
+    # A static ffmpeg may crash in the machine's character tables, which MPEG-TS asks for: it gets none.
+    pipes = {"stdin": subprocess.DEVNULL, "env": os.environ | {"GCONV_PATH": os.devnull}, **pipes}
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(command, stderr=log, start_new_session=True, **pipes) as process:  # Ctrl-C is ours
             process.log = log
@@ -149,7 +151,7 @@ def write_frames(
         rate: frames per second, or, with `times`, ticks per second.
         encoder: options of ffmpeg.
         filters: of ffmpeg, which the frames pass.
-        times: ticks at which the frames are shown, if not evenly spaced; for parts of up to 100 frames.
+        times: ticks at which the frames are shown, if not evenly spaced, and the end; for parts of up to 100 frames.
         pixels: ffmpeg's format; by default yuv420p for even sizes, and yuv444p for odd ones.
 
     Raises:
@@ -167,10 +169,10 @@ def write_frames(
     filters = "null" if rgb else filters
     made = ["-pix_fmt", pixels, *encoder]
     if times is not None:
-        stamps = "+".join(f"eq(N,{number})*{ticks}" for number, ticks in enumerate(times) if ticks) or "0"
+        stamps = "+".join(f"eq(N,{number})*{ticks}" for number, ticks in enumerate(times[:-1]) if ticks) or "0"
         filters += f",settb=1/{rate},setpts='{stamps}'"
         made += ["-fps_mode", "passthrough", "-enc_time_base", f"1:{rate}", "-bf", "0"]
-        made += ["-video_track_timescale", rate]
+        made += ["-video_track_timescale", rate, "-bsf:v", f"setts=duration={times[-1] - times[-2]}"]  # of the last one
     size = f"{width + edge[1][1]}x{height + edge[0][1]}"
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", 25 if times is not None else rate, "-i", "-"]
     try:

@@ -50,7 +50,7 @@ class Facts:
     times: tuple[Fraction, ...]  # when each frame is shown, from 0
     rate: Fraction | None  # frames per second; None if it varies
     seconds: Fraction  # until the last frame ends
-    base: float = 0.0  # the container's first time stamp
+    base: float = 0.0  # the container's first time stamp, if it is above 0
     start: float = 0.0  # from there to the first frame
     tracks: tuple[Track, ...] = ()  # all but the video itself
     comment: str = ""
@@ -144,7 +144,7 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         notes += ("it is interlaced: made progressive first (bwdif)",)
     spoken = [line for line in log.splitlines() if not line.startswith((" ", "Input #"))]  # not the file's own words
     damage, converted = next(filter(DAMAGE.search, spoken), "").strip(), "converted to BT.709" in "".join(notes)
-    tracks, base = parse_tracks(log), float(start[1]) if start else 0.0
+    tracks, base = parse_tracks(log), max(0.0, float(start[1]) if start else 0.0)
     own = next(track for track in tracks if track.kind == "video")
     comment = re.search(r"(?mi)^ +comment *: (.*(?:\n +: .*)*)$", log.partition("Output #0")[0])
     return Facts(

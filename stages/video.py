@@ -118,7 +118,8 @@ def write_part(path: Path, frames: Iterable, plan: Plan, settings: Settings, fir
             Image.fromarray(frame).save(files[-1], compress_level=1)
     else:
         files = [path.with_suffix(".mov" if plan.codec == "prores" else ".mp4")]
-        times = [round((moment - plan.times[first]) * scale) for moment in plan.times[first:end]] if scale else None
+        until = [*plan.times, plan.seconds][first : end + 1]
+        times = [round((moment - until[0]) * scale) for moment in until] if scale else None
         encoder, filters = ffmpeg.encoder_options(plan.codec, settings.quality), plan.source.writing
         count = ffmpeg.write_frames(files[0], frames, scale or plan.rate, encoder, filters, times, plan.pixels)
     if count < end - first:

@@ -37,6 +37,7 @@ def convert(*arguments) -> None:
 def write(path, frames=None, rate=25, times=None, **options):
     """Write a video that the tests interpolate; `times`, in ms, make its rate variable. Return its path."""
     frames = drawn() if frames is None else frames
+    times = times and [*times, 2 * times[-1] - times[-2]]
     ffmpeg.write_frames(path, frames, 1000 if times else Fraction(rate), times=times, **options)
     return path
 

@@ -186,7 +186,8 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
     moments = shots.list_moments(facts.times, facts.seconds, factor, asked and asked * stretch)
     if pictures:
         moments = moments[: 1 - factor]  # the last one has no duration that would have to be filled
-    used = sorted(set(range(facts.frames)) - set(repeated if settings.dedupe else ()))
+    unused = repeated if settings.dedupe else shots.within_stills(facts.times, repeated)
+    used = sorted(set(range(facts.frames)) - set(unused))
     times = [facts.times[index] for index in used]
     place = {index: at for at, index in enumerate(used)}
     starts = [place[cut] for cut in cuts] + shots.find_stills(times)

@@ -85,6 +85,16 @@ def list_moments(times: Sequence[Fraction], end: Fraction, factor: int, rate: Fr
     return [at + (to - at) * k / factor for at, to in steps for k in range(factor)]
 
 
+def within_stills(times: Sequence[Fraction], repeated: Iterable[int]) -> list[int]:
+    """Indices of frames inside of long stills: frames that repeat the one before, all but the last of each still."""
+    gaps, inside = np.diff(np.array(times, float)), []
+    for _, run in itertools.groupby(enumerate(sorted(repeated)), lambda item: item[1] - item[0]):
+        run = [index for _, index in run]
+        if times[run[-1]] - times[run[0] - 1] > max(4 * np.median(gaps), 0.25):
+            inside += run[:-1]
+    return inside
+
+
 def find_stills(times: Sequence[Fraction]) -> list[int]:
     """Indices of frames that come after a long still: over 4 times the usual gap, and over a quarter of a second."""
     gaps = np.diff(np.array(times, float))

@@ -146,6 +146,19 @@ def test_a_long_still_is_held():
     assert made[8:12] == [2, 2, 2, 2] and made[12:15] == [3, 3.25, 3.5]
 
 
+def test_a_still_at_a_constant_rate_is_held_and_costs_nothing(tmp_path, monkeypatch):
+    times = [Fraction(k, 25) for k in range(30)]
+    assert shots.within_stills(times, [*range(6, 21), 25]) == list(range(6, 20))
+    assert shots.within_stills(times, [1, 3, 5, *range(7, 12)]) == []
+    frames = drawn(16)
+    source, predicted = write(tmp_path / "a.mp4", [*frames[:8], *[frames[7]] * 20, *frames[8:]]), []
+    predict = models.FramePredictor.predict
+    monkeypatch.setattr(models.FramePredictor, "predict", lambda *a: predicted.append(1) or predict(*a))
+    made = video.interpolate_video(source, tmp_path / "b.mp4", model="average")
+    assert made.frames == 72 and len(predicted) < 20
+    assert vfi.psnr(read(tmp_path / "b.mp4")[14:54], np.stack([frames[7]] * 40)).min() > 33
+
+
 def test_without_repeated_frames_their_times_are_interpolated():
     assert values(range(6), 6, used=[0, 2, 4], factor=2)[:9] == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
 

@@ -64,7 +64,7 @@ class Settings:
     factor: int | None = None  # frames for each one; 2 if there is no fps either
     fps: str | float | Fraction | None = None  # of the new video; of the source, if that is pictures
     mode: str = "smooth"  # more frames a second, or "slow": more seconds
-    model: str = "motion"
+    model: str = "path"
     max_side: int = 0  # px; a larger video is shrunk to it. 0 keeps the size
     scene_threshold: float = 10  # how many levels of 255 a cut changes a thumbnail more than the steps around it do
     dedupe: bool = False  # frames that repeat the one before are taken out, and their times interpolated

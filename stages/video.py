@@ -91,6 +91,8 @@ def load_for(plan: Plan, name: str):
             raise ValueError(
                 f"--model {name} makes {list(made.shape[1:])} of frames [48, 64, 3]: it is no model for this."
             )
+    if name not in UNTRAINED:
+        print(f"{name} was trained at the article's spacing, and a video's steps are even: path may well do better")
     return model
 
 
@@ -307,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--factor", type=int, help="frames for each one, any whole number of at least 2 (default: 2)")
     add("--fps", help="instead of --factor: frames a second, such as 60 or 60000/1001; of pictures: their own rate")
     add("--mode", help="smooth: more frames a second (default); slow: --factor times the seconds, without sound")
-    add("--model", help="motion (default), path (nothing trained, fast), a run, a .keras file, average or nearest")
+    add("--model", help="path (default; nothing trained), motion, a run of yours, a .keras file, average or nearest")
     add("--max-side", type=int, help="shrink a larger video to so many px (default: 0, never)")
     add("--scene-threshold", type=float, help="levels of 255 that make a cut (default: 10)")
     add("--dedupe", action="store_true", help="take out frames that repeat the one before, interpolate their times")

@@ -26,8 +26,20 @@ ADDED += " shape batch_shape batch_input_shape sparse ragged optional data_forma
 KEPT = 2  # checkpoints of a run
 
 
+def process() -> tuple[int, int]:
+    """Number of this process, and how many train together: several under JAX, after `keras.distribution.initialize`."""
+    if keras.backend.backend() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
 class LaterBatches(keras.utils.PyDataset):
-    """Batches of `batches` from number `first` on, without end: what is left for a run that resumes."""
+    """Batches of `batches` from number `first` on, without end: what is left for a run that resumes.
+
+    Where several processes train together, each takes its share of every batch.
+    """
 
     num_batches = None
 
@@ -36,8 +48,9 @@ class LaterBatches(keras.utils.PyDataset):
         self.batches, self.first = batches, first
 
     def __getitem__(self, k: int):
-        count = self.batches.num_batches
-        return self.batches[(self.first + k) % count if count else self.first + k]
+        count, (number, together) = self.batches.num_batches, process()
+        batch = self.batches[(self.first + k) % count if count else self.first + k]
+        return batch if together == 1 else keras.tree.map_structure(lambda a: np.split(a, together)[number], batch)
 
 
 def describe_network(model) -> str:
@@ -98,9 +111,11 @@ class Run:
     def __init__(self, name: str, settings: dict):
         self.name, self.settings, self.folder = name, settings, vfi.work("runs", name)
         self.finished, self.rows, self.state, self.lock = False, [], {}, contextlib.ExitStack()
+        self.writes = process()[0] == 0  # of several processes, which share the folder, the first
 
     def __enter__(self):
-        self.lock.enter_context(vfi.locked(self.folder))  # a second trainer waits, and finds the run finished
+        if self.writes:
+            self.lock.enter_context(vfi.locked(self.folder))  # a second trainer waits, and finds the run finished
         try:
             self.open()
         except BaseException:
@@ -151,8 +166,10 @@ class Run:
         if checkpoint:
             self.rows, self.state = checkpoint["rows"], checkpoint["state"]
             print(f"{self.name}: carrying on after epoch {len(self.rows)} with the run in {place}")
-        vfi.write_atomic(self.folder / "run.json", json.dumps({"settings": self.settings, "finished": False}, indent=1))
-        self.write_history()
+        if self.writes:
+            begun = {"settings": self.settings, "finished": False}
+            vfi.write_atomic(self.folder / "run.json", json.dumps(begun, indent=1))
+            self.write_history()
 
     def newest_checkpoint(self, settings: dict | None) -> dict:
         """Settings, rows and arrays of the last whole checkpoint made with these settings; empty if there is none."""
@@ -181,6 +198,8 @@ class Run:
     def keep(self, model, row: dict) -> None:
         """Add an epoch: a row of the history, then a checkpoint of the model; both to Drive in this order."""
         self.rows.append(row)
+        if not self.writes:
+            return
         self.write_history()
         state = {f"{kind}/{n}": array for kind, part in arrays_of(model).items() for n, array in enumerate(part)}
         content, folder = io.BytesIO(), self.folder / "checkpoints"
@@ -216,6 +235,8 @@ class Run:
         model = in_precision(model, "float32")
         if not all(np.isfinite(weight).all() for weight in model.get_weights()):
             raise FloatingPointError(f"{self.name}: the trained weights are not finite, so no model is saved.")
+        if not self.writes:
+            return model
         model.save(self.folder / "model.part.keras")
         (self.folder / "model.part.keras").replace(self.folder / "model.keras")
         facts |= {

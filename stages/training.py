@@ -260,6 +260,10 @@ def all_devices(batch_size: int):
     else:
         devices = keras.distribution.list_devices() if keras.backend.backend() == "jax" else [""]
     count = max(number for number in range(1, len(devices) + 1) if batch_size % number == 0)
+    if runs.process()[1] > 1 and count < len(devices):
+        raise ValueError(
+            f"batch_size = {batch_size} must be a multiple of the {len(devices)} devices of all processes."
+        )
     if count == 1:
         yield 1
     elif keras.backend.backend() == "tensorflow":

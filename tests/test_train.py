@@ -1,9 +1,11 @@
 """Training: its batches, its resumption after a kill at any moment, what it refuses, and that it learns."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -625,17 +627,89 @@ test_train.train("one", batch_size=4)
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_as_one(runs, backend):
-    pytest.importorskip(backend)
-    two = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, "-c", TWO_DEVICES, str(vfi.ROOT)]
-    done = subprocess.run(command, env=os.environ | two, check=True, capture_output=True, text=True)
-    assert "on 2 x the CPU, 2 crops each" in done.stdout and "Error" not in done.stderr
-    one, both = (pd.read_csv(runs / name / "history.csv") for name in ("one", "two"))
-    assert json.loads((runs / "two" / "run.json").read_text())["devices"] == 2
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory):
+    """Function that trains on one device and on two: the histories, what was printed, and the run's file."""
+
+    @functools.cache
+    def train_on(backend):
+        pytest.importorskip(backend)
+        folder = tmp_path_factory.mktemp(backend)
+        two = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        command = [sys.executable, "-c", TWO_DEVICES, str(vfi.ROOT)]
+        environment = {**os.environ, **two, "VFI_WORK": str(folder)}
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        histories = [pd.read_csv(folder / "runs" / name / "history.csv") for name in ("one", "two")]
+        return *histories, done, json.loads((folder / "runs" / "two" / "run.json").read_text())
+
+    return train_on
+
+
+def assert_same_losses(one, two):
+    assert one.epoch.tolist() == two.epoch.tolist() == [1, 2, 3]
     for column in ("loss", "test_loss"):
-        assert np.abs(one[column] - both[column]).max() < 1e-5, "a tenth of what is asked"
+        assert np.abs(one[column] - two[column]).max() < 1e-5, "a tenth of what is asked"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one(two_devices, backend):
+    one, two, done, run = two_devices(backend)
+    assert "on 2 x the CPU, 2 crops each" in done.stdout and "Error" not in done.stderr
+    assert run["devices"] == 2
+    assert_same_losses(one, two)
+
+
+ONE_OF_TWO = """
+import os, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests", sys.argv[1] + "/tests/tools"]
+import keras
+number, address, dies = int(sys.argv[2]), sys.argv[3], sys.argv[4] == "dies"
+keras.distribution.initialize(job_addresses=f"{address},{address}", num_processes=2, process_id=number)
+import test_train
+class Die(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 1 and batch == 2:
+            os._exit(9)
+if dies and number == 1:
+    fit = keras.Model.fit
+    keras.Model.fit = lambda self, *a, callbacks, **k: fit(self, *a, callbacks=[*callbacks, Die()], **k)
+model = test_train.train("machines", batch_size=4)
+print("weights", sum(float(abs(weight).sum()) for weight in model.get_weights()))
+"""
+
+
+def start_two_processes(how):
+    """The two processes, as on two machines, that train one run together over the loopback."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", ONE_OF_TWO, str(vfi.ROOT)]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [subprocess.Popen([*command, str(n), address, how], env=environment, **pipes) for n in (0, 1)]
+
+
+def test_two_processes_train_as_one_and_resume_when_one_dies(runs, two_devices):
+    one, *_ = two_devices("jax")
+    processes = start_two_processes("dies")
+    try:
+        assert processes[1].wait(timeout=300) == 9
+        assert not (runs / "machines" / "model.keras").exists()
+        processes[0].kill()  # it waits for the other, in vain
+        processes[0].communicate()
+        assert epochs_in_history(runs, "machines") == [1]
+        processes += start_two_processes("lives")
+        printed = [process.communicate(timeout=300)[0] for process in processes[2:]]
+        assert [process.returncode for process in processes[2:]] == [0, 0], printed
+    finally:
+        for process in processes:
+            process.kill()
+    assert all("carrying on after epoch 1" in text for text in printed)
+    first, second = (text.rpartition("weights ")[2].split()[0] for text in printed)
+    assert first == second, "both have the same model"
+    assert_same_losses(one, pd.read_csv(runs / "machines" / "history.csv"))
 
 
 def test_losses_against_hand_computed_values():

@@ -162,6 +162,9 @@ class Run:
         self.finished = bool(trained and run.get("finished"))
         if self.finished:
             print(f"{self.name}: reusing the finished run in {place}")
+            self.rows = run.get("history", [])
+            if self.rows and self.writes:
+                self.write_history()  # it may be damaged
             return
         if checkpoint:
             self.rows, self.state = checkpoint["rows"], checkpoint["state"]
@@ -244,7 +247,7 @@ class Run:
             "machine": models.gpu_name() or f"CPU, {os.cpu_count()} cores",
             "keras": f"{keras.__version__} on {keras.backend.backend()}",
         }
-        run = {"settings": self.settings, "finished": True, **facts}
+        run = {"settings": self.settings, "finished": True, **facts, "history": self.rows}
         vfi.write_atomic(self.folder / "run.json", json.dumps(run, indent=1))
         for name in ("model.keras", "history.csv", "run.json"):
             vfi.to_drive(self.folder / name)

@@ -340,6 +340,9 @@ def test_a_damaged_history_is_written_again(runs, content):
     path.unlink() if content is None else path.write_text(content)
     assert some_epochs(3) == 2
     assert epochs_in_history(runs) == [1, 2, 3] and pd.read_csv(path)[:2].equals(rows)
+    finish()
+    path.unlink() if content is None else path.write_text(content)
+    assert finish() is True and epochs_in_history(runs) == [1, 2, 3], "of a finished run, too"
 
 
 @pytest.fixture

@@ -383,9 +383,3 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
 def takes_paths(model) -> bool:
     """Whether a model is of the kind of notebook 07's, which corrects what the classic found."""
     return False
-
-
-def frame_predictor(model):
-    """Function that predicts one middle frame of six: uint8 `[6, H, W, 3]` -> `[H, W, 3]`."""
-    predictor = FramePredictor(model)
-    return lambda neighbours: predictor(list(neighbours), vfi.window_times("video", len(neighbours)), 0)

@@ -300,9 +300,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that cannot be printed stops nothing
-    parser = argparse.ArgumentParser(
-        "python -m stages.video", description="Predict the frames between a video's frames."
-    )
+    about = "Predict the frames between a video's frames."
+    parser = argparse.ArgumentParser("python -m stages.video", description=about)
     add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
     parser.add_argument("input", nargs="+", help="videos, or pictures: paths, folders, patterns")
     parser.add_argument("output", help=f"the video to write ({', '.join(filter(None, SUFFIXES))}), or a folder")

@@ -7,7 +7,7 @@ import pytest
 from test_video import drawn
 
 import vfi_utils as vfi
-from stages.models import frame_predictor, load_model, predict_float, predict_middle
+from stages.models import FramePredictor, load_model, predict_float, predict_middle
 from stages.tiles import join_tiles, receptive_radius, split_tiles, tile_starts
 
 
@@ -84,10 +84,10 @@ def test_full_memory_halves_the_tile(model, monkeypatch, capsys, full):
         return stacked[..., 6:9].astype(np.float32) / 255
 
     monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
-    predict, six = frame_predictor(model), np.stack(drawn(6, (300, 70)))
-    np.testing.assert_array_equal(predict(six), six[2])
+    predictor, six, times = FramePredictor(model), np.stack(drawn(6, (300, 70))), vfi.window_times("video")
+    np.testing.assert_array_equal(predictor(six, times, 0), six[2])
     tries = len(sizes)
-    predict(six)
+    predictor(six, times, 0)
     assert max(sizes[tries:]) <= 80, "it stays with the smaller tile"
     assert capsys.readouterr().out.splitlines() == [
         f"memory is full: predicting tiles of {size} px from here on" for size in (150, 75)
@@ -100,4 +100,4 @@ def test_other_errors_are_not_taken_for_full_memory(model, monkeypatch):
 
     monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
     with pytest.raises(XlaRuntimeError):
-        frame_predictor(model)(np.stack(drawn(6)))
+        FramePredictor(model)(np.stack(drawn(6)), vfi.window_times("video"), 0)

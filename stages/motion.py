@@ -171,45 +171,51 @@ def enlarge(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fetch(frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels fetched from where `shift` says, by a cubic, and whether that place is inside of the frame.
+    """Pixels fetched from where `shift` says, by a cubic, and how far beyond the frame that is.
 
     Args:
         frame: uint8 `[H, W, 3]`.
         shift: float32 `[h, w, 2]`, px of the grid.
 
     Returns:
-        uint8 `[H, W, 3]`, and float32 `[H, W]`, 1 inside and 0.0001 outside.
+        uint8 `[H, W, 3]`, and float32 `[H, W]` in px, 0 inside.
     """
     height, width = frame.shape[:2]
     at = pixel_grid(height, width) + enlarge(shift, (height, width))
-    x, y = at[..., 0], at[..., 1]
-    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    return sample(frame, at, cv2.INTER_CUBIC), np.where(inside, np.float32(1), np.float32(1e-4))
+    beyond = [cv2.absdiff(at[..., k], np.clip(at[..., k], 0, side - 1)) for k, side in enumerate((width, height))]
+    return sample(frame, at, cv2.INTER_CUBIC), cv2.max(*beyond)
 
 
-def weigh(fetched: list, inside: list, standing: list, position: float) -> np.ndarray:
-    """The two fetched pictures, averaged; the two inner frames as they stand where those explain the pair better.
+def weigh(pairs: list, standing: list, position: float) -> np.ndarray:
+    """One frame of the pairs that were fetched and of the inner frames as they stand.
 
-    Which explains it better is seen from how far the two differ, over 3x3 px. What stands still before something that
-    moves, such as a caption, has flows that are pulled along; it differs when fetched, and agrees where it stands.
+    A pair is what one side says: the pixel in the frame before and the same one in the frame after. It counts the less
+    the less its two pixels agree, and the less both sides agree on the way: that is how what is hidden in one of the
+    frames looks. Pixels from beyond a frame count less, too. Where the inner frames agree better as they stand, over
+    3x3 px, than what was fetched, they are taken: a caption stands still before something that moves, and pulls along.
 
     Args:
-        fetched: of the frame before and the one after, uint8 `[H, W, 3]`.
-        inside: float32 `[H, W]`, as from `fetch`.
+        pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; how far beyond their frames they were fetched,
+            float32 `[H, W]`, px; and how far the two sides are apart, float32 `[H, W]`, px of the grid.
         standing: the two inner frames, uint8 `[H, W, 3]`.
         position: of the wanted moment between them, 0 to 1.
 
     Returns:
         uint8 `[H, W, 3]`.
     """
-    moved, still = (
-        cv2.blur(cv2.absdiff(*pair).max(axis=-1).astype(np.float32), (3, 3)) for pair in (fetched, standing)
-    )
+    answers, counts = [], []
+    for pictures, beyond, apart in pairs:
+        differ = cv2.blur(cv2.absdiff(*pictures), (5, 5)).astype(np.float32).mean(axis=-1)
+        inside = [share * np.exp(-px) + 1e-6 for share, px in zip((1 - position, position), beyond)]
+        counts.append(np.exp(-apart / 6 - differ / 30) * (inside[0] + inside[1]) + 1e-6)
+        answers.append(cv2.blendLinear(*pictures, *inside))
+    moving = cv2.blendLinear(*answers, *counts)
+    fetched = pairs[0][0][0], pairs[1][0][1]  # each side's own frame
+    differences = (cv2.absdiff(*pair).max(axis=-1).astype(np.float32) for pair in (fetched, standing))
+    moved, still = (cv2.blur(difference, (3, 3)) for difference in differences)
     stand = np.exp(-still / 16) / (1 + np.exp(np.clip((still - moved + 4) / 3, -50, 50)))
-    moving = cv2.blendLinear(*fetched, inside[0] * (1 - position), inside[1] * position)
-    return cv2.blendLinear(
-        moving, cv2.addWeighted(standing[0], 1 - position, standing[1], position, 0), 1 - stand, stand
-    )
+    standing = cv2.addWeighted(standing[0], 1 - position, standing[1], position, 0)
+    return cv2.blendLinear(moving, standing, 1 - stand, stand)
 
 
 def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
@@ -220,6 +226,13 @@ def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
         paths: from `follow`.
         choice: which of the paths that were laid.
     """
-    standing = [frames[slot] for slot in paths.slots[2:4]]
-    fetched, inside = zip(*(fetch(frame, shifts[choice]) for frame, shifts in zip(standing, paths.shifts)))
-    return weigh(fetched, inside, standing, paths.position)
+    standing, pairs = [frames[slot] for slot in paths.slots[2:4]], []
+    shifts = paths.shifts[:, choice]
+    size = standing[0].shape[:2]
+    for side in range(2):
+        across = paths.places[side, 3 - side] - paths.places[side, 2 + side]  # to the other inner frame
+        both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
+        apart = np.linalg.norm(both[1 - side] - shifts[1 - side], axis=-1)
+        fetched = [fetch(frame, shift) for frame, shift in zip(standing, both)]
+        pairs.append((*zip(*fetched), cv2.resize(apart, size[::-1])))
+    return weigh(pairs, standing, paths.position)

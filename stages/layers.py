@@ -60,25 +60,16 @@ def image_gradients(images):
     return across, down
 
 
-class Layer(keras.layers.Layer):
-    """A layer whose settings are its keyword arguments, and whose inputs keep their types."""
-
-    settings = {}
-
-    def __init__(self, **arguments):
-        chosen = {name: arguments.pop(name, default) for name, default in self.settings.items()}
-        super().__init__(autocast=False, **arguments)
-        self.__dict__.update(chosen)
-
-    def get_config(self):
-        return super().get_config() | {name: getattr(self, name) for name in self.settings}
-
-
 @keras.saving.register_keras_serializable("vfi")
-class PadToMultiple(Layer):
+class PadToMultiple(keras.layers.Layer):
     """Repeat the right and lower edges until H and W are multiples, two at least: `[B, H, W, C]`."""
 
-    settings = {"multiple": 8}
+    def __init__(self, multiple=8, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.multiple = multiple
+
+    def get_config(self):
+        return super().get_config() | {"multiple": self.multiple}
 
     def call(self, images):
         for axis, side in zip((1, 2), ops.shape(images)[1:3], strict=True):
@@ -92,8 +83,11 @@ class PadToMultiple(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class CropLike(Layer):
+class CropLike(keras.layers.Layer):
     """Undo `PadToMultiple`: cut `images` to the height and width of `like`."""
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
 
     def call(self, images, like):
         height, width = ops.shape(like)[1:3]
@@ -104,10 +98,15 @@ class CropLike(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class FramesToBatch(Layer):
+class FramesToBatch(keras.layers.Layer):
     """Let a layer treat each of n frames alike: `[B, H, W, n * C]` -> `[n * B, H, W, C]`."""
 
-    settings = {"frames": 6}
+    def __init__(self, frames=6, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.frames = frames
+
+    def get_config(self):
+        return super().get_config() | {"frames": self.frames}
 
     def call(self, stacked):
         return ops.concatenate(ops.split(stacked, self.frames, axis=-1), axis=0)
@@ -117,10 +116,15 @@ class FramesToBatch(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class BatchToFrames(Layer):
+class BatchToFrames(keras.layers.Layer):
     """Undo `FramesToBatch`: `[n * B, H, W, C]` -> `[B, H, W, n * C]`."""
 
-    settings = {"frames": 6}
+    def __init__(self, frames=6, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.frames = frames
+
+    def get_config(self):
+        return super().get_config() | {"frames": self.frames}
 
     def call(self, images):
         return ops.concatenate(ops.split(images, self.frames, axis=0), axis=-1)
@@ -130,11 +134,14 @@ class BatchToFrames(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi", name="Double")  # as shipped models call it
-class Upsample(Layer):
+class Upsample(keras.layers.Layer):
     """Enlarge twofold, bilinearly, whatever the size: `[B, H, W, C]` -> `[B, 2H, 2W, C]`.
 
     Keras' own `UpSampling2D` fails where TensorFlow does not know the size while it traces.
     """
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
 
     def call(self, images):
         for axis in (1, 2):
@@ -152,10 +159,15 @@ class Upsample(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class Warp(Layer):
+class Warp(keras.layers.Layer):
     """`warp` as a layer: images `[B, H, W, C]` and flow `[B, h, w, 2]` -> `[B, h, w, C]`."""
 
-    settings = {"kernel": "linear"}
+    def __init__(self, kernel="linear", **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.kernel = kernel
+
+    def get_config(self):
+        return super().get_config() | {"kernel": self.kernel}
 
     def call(self, images, flow):
         return warp(images, flow, self.kernel)
@@ -165,7 +177,7 @@ class Warp(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class LucasKanade(Layer):
+class LucasKanade(keras.layers.Layer):
     """One step of Lucas and Kanade (1981): the small shift that makes two pictures agree around each pixel.
 
     Minimises, over a square window, the squared difference between `moved`, shifted by the step, and `still`. With
@@ -175,7 +187,12 @@ class LucasKanade(Layer):
     Inputs `[B, H, W, C]` each -> float32 `[B, H, W, 2]`, px, within +-1.
     """
 
-    settings = {"window": 5, "symmetric": True, "damping": 1e-4}
+    def __init__(self, window=5, symmetric=True, damping=0.0001, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.window, self.symmetric, self.damping = window, symmetric, damping
+
+    def get_config(self):
+        return super().get_config() | {"window": self.window, "symmetric": self.symmetric, "damping": self.damping}
 
     def call(self, moved, still):
         moved, still = ops.cast(moved, "float32"), ops.cast(still, "float32")
@@ -194,11 +211,19 @@ class LucasKanade(Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class Median(Layer):
+class Median(keras.layers.Layer):
     """The median of 3x3 pixels, of each channel, edges repeated; gradients end here: `[B, H, W, C]` -> the same."""
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
 
     def call(self, images):
         height, width = ops.shape(images)[1:3]
         padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
         nine = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
         return ops.stop_gradient(ops.sort(ops.stack(nine, axis=-1), axis=-1)[..., 4])
+
+
+@keras.saving.register_keras_serializable("vfi")
+class MotionModel(keras.Model):
+    """Model that says where pixels come from: its layers "flow", "weights" and "residual" do, as notebook 07's."""

@@ -105,11 +105,6 @@ def frames_of(model) -> int:
     return model.input_shape[-1] // 3
 
 
-def moves_pixels(model) -> bool:
-    """Whether a model has layers named "flow", "weights" and "residual", as notebook 07's has."""
-    return {"flow", "weights", "residual"} <= {layer.name for layer in model.layers}
-
-
 @functools.lru_cache(maxsize=4)  # it is compiled once
 def inside(model, *names: str):
     """Model over the same weights that gives out the named layers' outputs."""
@@ -141,7 +136,7 @@ def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = SMA
     residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
 
     Args:
-        model: one that `moves_pixels`.
+        model: a `layers.MotionModel`.
         neighbours: uint8 `[B, n, H, W, 3]`.
         tile: side in px of what is predicted at once. The result does not depend on it.
         side: px, the longer one of the shrunken copy.
@@ -190,7 +185,7 @@ def predict_float(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray
     copy where they come from (`move_pixels`). Another model gets the whole frame.
     """
     stacked, overlap = vfi.innermost(neighbours, frames_of(model)), receptive_radius(model)
-    if moves_pixels(model) and max(stacked.shape[1:3]) > SMALL:
+    if isinstance(model, layers.MotionModel) and max(stacked.shape[1:3]) > SMALL:
         return move_pixels(model, neighbours, tile)
     if overlap is None:
         return model.predict_on_batch(stacked)
@@ -308,7 +303,7 @@ class FramePredictor:
                 smaller = min(self.tile, max(frames[0].shape[:2])) // 2
                 overlap = (
                     32
-                    if not hasattr(self.model, "layers") or moves_pixels(self.model)
+                    if not hasattr(self.model, "layers") or isinstance(self.model, layers.MotionModel)
                     else receptive_radius(self.model)
                 )
                 if not full or overlap is None or smaller <= 2 * overlap:

@@ -232,7 +232,7 @@ from stages.models import load_model
 assert keras.backend.backend() == "jax"
 model = load_model(sys.argv[2])
 np.save(sys.argv[4], model.predict_on_batch(np.load(sys.argv[3])))
-training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+model = training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
 target = np.zeros((*np.load(sys.argv[3]).shape[:3], 3), np.float32)
 print("loss", model.train_on_batch(np.load(sys.argv[3]), target)[0])
 """
@@ -249,7 +249,7 @@ def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(inputs)).max() < 1e-3
-    training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
+    model = training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
     loss = model.train_on_batch(inputs, np.zeros((*inputs.shape[:3], 3), np.float32))[0]
     assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
 

@@ -1,11 +1,10 @@
-"""Find models, load them, and predict middle frames of any size with them: notebooks 03 to 08.
+"""Find models, load them, and predict frames of any size, at any moment, with them: notebooks 03 to 08.
 
 `stages.layers` registers with keras the layers that the files of models may hold.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,15 +14,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
-from PIL import Image
 
 import vfi_utils as vfi
 from stages import layers, motion
+from stages.large_frames import SMALL, move_pixels
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
-SMALL = 320  # px: motion in larger frames is estimated on a copy that is shrunk to this
 
 
 def gpu_name() -> str:
@@ -105,78 +102,6 @@ def frames_of(model) -> int:
     return model.input_shape[-1] // 3
 
 
-@functools.lru_cache(maxsize=4)  # it is compiled once
-def inside(model, *names: str):
-    """Model over the same weights that gives out the named layers' outputs."""
-    return keras.Model(model.input, [model.get_layer(name).output for name in names])
-
-
-@functools.lru_cache(maxsize=4)
-def blender(frames: int):
-    """Model that fetches pixels and blends them, as a network of notebook 07 ends.
-
-    It takes frames uint8 `[B, H, W, 3 * n]` and maps float32 `[B, h, w, 3 * n + 3]`: flows, weights and a residual.
-    """
-    stacked = keras.Input((None, None, 3 * frames), dtype="uint8")
-    maps = keras.Input((None, None, 3 * frames + 3))
-    flow, weights, residual = ops.split(maps, [2 * frames, 3 * frames], axis=-1)
-    pictures = layers.FramesToBatch(frames=frames)(keras.layers.Rescaling(1 / 255)(stacked))
-    fetched = layers.Warp(kernel="cubic")(pictures, layers.FramesToBatch(frames=frames)(flow))
-    fetched = layers.BatchToFrames(frames=frames)(fetched)
-    pairs = zip(ops.split(weights, frames, axis=-1), ops.split(fetched, frames, axis=-1), strict=True)
-    return keras.Model(
-        [stacked, maps], keras.layers.Add()([residual, *(keras.layers.Multiply()(pair) for pair in pairs)])
-    )
-
-
-def move_pixels(model, neighbours: np.ndarray, tile: int = TILE, side: int = SMALL) -> np.ndarray:
-    """Middle frames, predicted with the motion of small ones and the pixels of large ones.
-
-    The model, trained on small frames, knows small motion. It sees a copy shrunk to `side` px; its flow, weights and
-    residual are enlarged, tile by tile, and the pixels are fetched from the frames as they are.
-
-    Args:
-        model: a `layers.MotionModel`.
-        neighbours: uint8 `[B, n, H, W, 3]`.
-        tile: side in px of what is predicted at once. The result does not depend on it.
-        side: px, the longer one of the shrunken copy.
-
-    Returns:
-        float32 `[B, H, W, 3]`, in [0, 1] or slightly beyond.
-    """
-    frames, (height, width) = frames_of(model), neighbours.shape[2:4]
-    stacked = vfi.innermost(neighbours, frames)
-    small = [max(1, round(length * side / max(height, width))) for length in (width, height)]
-    copies = [
-        [Image.fromarray(frame).resize(small, Image.Resampling.BOX) for frame in np.split(stack, frames, axis=-1)]
-        for stack in stacked
-    ]
-    copies = np.stack([np.concatenate(copy, axis=-1) for copy in copies])
-    maps = np.concatenate(inside(model, "flow", "weights", "residual").predict_on_batch(copies), axis=-1)
-    scale = np.array([width, height]) / small
-
-    def predict_tile(top: int, left: int) -> np.ndarray:
-        rows, columns = np.arange(top, min(top + tile, height)), np.arange(left, min(left + tile, width))
-        places = np.stack(np.meshgrid((columns + 0.5) / scale[0], (rows + 0.5) / scale[1]), axis=-1) - 0.5
-        places = np.minimum(places, np.array(small) - 1)  # what the model padded is not looked at
-        places -= np.stack(np.meshgrid(np.arange(len(columns)), np.arange(len(rows))), axis=-1)
-        places = np.broadcast_to(places.astype(np.float32), (len(stacked), *places.shape))
-        local = np.array(ops.convert_to_numpy(layers.warp(maps, places)))
-        flow = local[..., : 2 * frames].reshape(*local.shape[:3], frames, 2) * scale.astype(np.float32)
-        here = np.stack(np.meshgrid(columns, rows), axis=-1)[:, :, None].astype(np.float32)
-        flow = np.clip(here + flow, 0, [width - 1, height - 1]).astype(np.float32) - here  # beyond is the edge
-        reach = -(-int(np.abs(flow).max() + 3) // 32) * 32  # px around the tile from which pixels are fetched
-        around = [
-            np.clip(np.arange(side[0] - reach, side[-1] + reach + 1), 0, length - 1)
-            for side, length in ((rows, height), (columns, width))
-        ]
-        local[..., : 2 * frames] = (flow + reach).reshape(*local.shape[:3], -1)
-        return blender(frames).predict_on_batch([stacked[:, around[0]][:, :, around[1]], local])
-
-    lines = [[predict_tile(top, left) for left in range(0, width, tile)] for top in range(0, height, tile)]
-    return np.concatenate([np.concatenate(line, axis=2) for line in lines], axis=1)
-
-
 def predict_float(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray:
     """Middle frames of any size: uint8 `[B, n, H, W, 3]` -> float32 `[B, H, W, 3]` in [0, 1].
 
@@ -244,16 +169,14 @@ def check_neighbours(neighbours: np.ndarray) -> None:
         raise ValueError(f"neighbours must be uint8 [B, n, H, W, 3], not {neighbours.dtype} {list(neighbours.shape)}.")
 
 
-def baseline_between(baseline, neighbours: np.ndarray, slots, position: float) -> np.ndarray:
+def baseline_between(baseline, neighbours: np.ndarray, slots: tuple[int, ...], position: float) -> np.ndarray:
     """Frames of a function of the neighbours; of the two known ones also at other moments than the middle."""
     before, after = neighbours[:, slots[2]], neighbours[:, slots[3]]
     if baseline is vfi.average and position != 0.5:
         return vfi.to_uint8(((1 - position) * before.astype(np.float32) + position * after) / 255)
     if baseline is vfi.nearest:
         return after if position > 0.5 else before
-    return baseline(
-        neighbours if -1 not in slots and neighbours.shape[1] == len(slots) else neighbours[:, fill_gaps(slots)]
-    )
+    return baseline(neighbours[:, fill_gaps(slots)])
 
 
 def fill_gaps(slots: tuple[int, ...]) -> list[int]:
@@ -267,7 +190,7 @@ def refuse_other_moments(model, position: float) -> None:
     if abs(position - 0.5) > 1e-3:
         raise ValueError(
             f"The model {model.name!r} predicts the middle between two frames alone, and {position:.3f} of the way was "
-            "asked for. Use a factor of 2, or the model 'motion' or 'path', which predict any moment."
+            "asked for. Use a factor of 2, or the model 'path', which predicts any moment."
         )
 
 
@@ -282,47 +205,43 @@ class FramePredictor:
     def __init__(self, model, tile: int = TILE):
         self.model, self.tile = model, tile
 
-    def __call__(self, frames, times, t: float, flows=None, copies=None) -> np.ndarray:
+    def __call__(self, frames, times, t: float, flows=None) -> np.ndarray:
         """Frame at the moment `t`.
 
         Args:
             frames: n of uint8 `[H, W, 3]`.
             times: of the n frames.
             t: the wanted moment.
-            flows, copies: of `motion.find_flows` and `motion.grid_copy`, if they are there already.
+            flows: between the frames, of `motion.find_flows`, if they are there already.
 
         Returns:
             uint8 `[H, W, 3]`.
         """
+        slots = motion.fill_slots(times, t)
+        if isinstance(self.model, PathPredictor):
+            flows = flows or motion.find_flows([motion.grid_copy(frame) for frame in frames])
+            return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
+        position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
+        neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]
+        if not hasattr(self.model, "predict_on_batch"):
+            return baseline_between(self.model, neighbours, tuple(range(motion.SLOTS)), position)[0]
+        refuse_other_moments(self.model, position)
+        return self.predict_in_tiles(neighbours)
+
+    def predict_in_tiles(self, neighbours: np.ndarray) -> np.ndarray:
+        """Frame in the middle, by a network, in tiles that memory holds: uint8 `[1, 6, H, W, 3]` -> `[H, W, 3]`."""
         while True:
             try:
-                return self.predict(frames, times, t, flows, copies)
+                return vfi.to_uint8(predict_float(self.model, neighbours, self.tile))[0]
             except Exception as error:  # TensorFlow's, JAX's and Python's ways to say that memory is full
                 full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
                 full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
-                smaller = min(self.tile, max(frames[0].shape[:2])) // 2
-                overlap = (
-                    32
-                    if not hasattr(self.model, "layers") or isinstance(self.model, layers.MotionModel)
-                    else receptive_radius(self.model)
-                )
+                smaller = min(self.tile, max(neighbours.shape[2:4])) // 2
+                overlap = 32 if isinstance(self.model, layers.MotionModel) else receptive_radius(self.model)
                 if not full or overlap is None or smaller <= 2 * overlap:
                     raise
             self.tile = smaller
             print(f"memory is full: predicting tiles of {smaller} px from here on", flush=True)
-
-    def predict(self, frames, times, t, flows, copies) -> np.ndarray:
-        slots = motion.fill_slots(times, t)
-        if isinstance(self.model, PathPredictor):
-            if flows is None:
-                flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
-            return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
-        position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
-        neighbours = np.stack([frames[k] for k in fill_gaps(slots)])[None]
-        if not hasattr(self.model, "predict_on_batch"):
-            return baseline_between(self.model, neighbours, tuple(range(6)), position)[0]
-        refuse_other_moments(self.model, position)
-        return vfi.to_uint8(predict_float(self.model, neighbours, self.tile))[0]
 
 
 def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterable[float]) -> Iterator[np.ndarray]:
@@ -344,7 +263,7 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
     """
     predictor, source = FramePredictor(model), enumerate(frames)
     window, first = deque(), 0  # frame, grey copy, and the flows to and from the frame before, found in threads
-    follows = isinstance(model, PathPredictor) or (hasattr(model, "layers") and takes_paths(model))
+    follows = isinstance(model, PathPredictor)
     with ThreadPoolExecutor(max_workers=2) as pool:
 
         def read_until(index: int) -> None:
@@ -369,12 +288,5 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
                 continue
             used = list(itertools.islice(window, max(0, after - 3 - first), last + 1 - first))
             flows = [[flow.result() for flow in pair] for _, _, pair in used[1:]] if follows else None
-            start = last + 1 - len(used)
-            yield predictor(
-                [frame for frame, _, _ in used], times[start : last + 1], moment, flows, [c for _, c, _ in used]
-            )
-
-
-def takes_paths(model) -> bool:
-    """Whether a model is of the kind of notebook 07's, which corrects what the classic found."""
-    return False
+            shown = [frame for frame, _, _ in used]
+            yield predictor(shown, times[last + 1 - len(used) : last + 1], moment, flows)

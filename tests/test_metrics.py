@@ -1,5 +1,6 @@
 """PSNR, SSIM and the tables of `evaluate`, against values worked out by hand."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,3 +136,17 @@ def test_spread_windows():
     windows = pd.DataFrame({"middle": range(10)})
     assert vfi.spread(windows, 4).middle.tolist() == [0, 3, 6, 9]
     assert len(vfi.spread(windows, 24)) == 10
+
+
+GRIDS = [(1, 2, 5.8, ""), (3, 3, 5.5, "c"), (1, 6, 8, "c"), (2, 3, 4.6, "c"), (3, 5, 7, "")]
+
+
+@pytest.mark.parametrize("rows, columns, width, caption", GRIDS)
+def test_titles_lie_inside_the_picture(rows, columns, width, caption):
+    images = [np.zeros((90, 160, 3), np.uint8)] * (rows * columns)
+    figure, _ = vfi.show_images(images, ["Typ"] * len(images), columns, width=width, caption=caption)
+    figure.canvas.draw()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes]
+    assert max(box.y1 for box in boxes) <= figure.bbox.height - 1
+    assert not caption or figure._supxlabel.get_window_extent().y0 >= 1
+    plt.close(figure)

@@ -14,8 +14,9 @@ import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
 from stages import layers as moving
 from stages import training
+from stages.large_frames import move_pixels
 from stages.layers import MotionModel
-from stages.models import load_model, move_pixels, predict_middle
+from stages.models import load_model, predict_middle
 
 RANDOM = np.random.default_rng(0)
 
@@ -258,10 +259,10 @@ def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
     model, neighbours = some_motion(motion)
     assert isinstance(model, MotionModel) and not isinstance(load_model("dncnn"), MotionModel)
     whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
-    same = move_pixels(model, neighbours, side=112)
+    same = move_pixels(model, neighbours, tile=512, side=112)
     assert same.shape == whole.shape
     assert np.abs(same - whole).max() < 1e-4, "nothing is shrunk, nothing changes"
-    shrunk = move_pixels(model, neighbours, side=56)
+    shrunk = move_pixels(model, neighbours, tile=512, side=56)
     for tile in (40, 16):
         assert np.abs(move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
 
@@ -269,7 +270,7 @@ def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
 def test_large_motion_is_followed_on_a_shrunken_copy(motion):
     neighbours, truth = vfi.split_middle(passing_street(x=240, y=-150, height=240, width=400))
     whole = vfi.to_uint8(motion().predict_on_batch(vfi.innermost(neighbours, 6)))
-    shrunk = vfi.to_uint8(move_pixels(motion(), neighbours, side=80))
+    shrunk = vfi.to_uint8(move_pixels(motion(), neighbours, tile=512, side=80))
     assert vfi.psnr(truth, shrunk)[0] > vfi.psnr(truth, whole)[0] + 3
 
 

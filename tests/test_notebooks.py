@@ -553,4 +553,4 @@ def test_series_runs_on_a_folder_of_videos(tmp_path):
     work = tmp_path / "work"
     assert (work / "runs" / "dncnn-my_clips" / "model.keras").exists(), "a run of its own name"
     models = set(pd.read_csv(work / "results" / "windows_my_clips.csv").model)
-    assert models == {"average", "nearest", "dncnn-my_clips", "dncnn_residual-my_clips", "motion"}
+    assert models == {"average", "nearest", "path", "dncnn-my_clips", "dncnn_residual-my_clips", "motion"}

@@ -28,12 +28,14 @@ class Paths:
             to add to a pixel's place to be where it is fetched.
         places: float32 `[2, 6, h, w, 2]`: where that pixel is in each of the six slots, as found from either side; in
             slots that no path goes through, where it is in the one before.
+        flows: float32 `[2, h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         position: where the wanted moment lies between the inner frames, 0 to 1.
     """
 
     shifts: np.ndarray
     places: np.ndarray
+    flows: np.ndarray
     slots: tuple[int, ...]
     position: float
 
@@ -136,7 +138,7 @@ def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Pa
         moved, paths = displacements(flows, slots, 2 + side, start, range(3 - reach, 3 + reach), weights)
         shifts.append(-paths)
         places.append(start + moved)
-    return Paths(np.stack(shifts), np.stack(places), slots, position)
+    return Paths(np.stack(shifts), np.stack(places), np.stack(flows[slots[2]]), slots, position)
 
 
 def displacements(flows: list, slots, origin: int, points: np.ndarray, used: range, weights) -> tuple:
@@ -186,22 +188,46 @@ def fetch(frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return sample(frame, at, cv2.INTER_CUBIC), cv2.max(*beyond)
 
 
-def weigh(pairs: list, standing: list, position: float) -> np.ndarray:
-    """One frame of the pairs that were fetched and of the inner frames as they stand.
+def difference(first: np.ndarray, second: np.ndarray, size: int = 1) -> np.ndarray:
+    """Largest channel difference of two pictures, uint8 `[H, W, 3]`, averaged over `size` px: float32 `[H, W]`."""
+    return cv2.blur(cv2.absdiff(first, second).max(axis=-1).astype(np.float32), (size, size))
+
+
+def above(values: np.ndarray, threshold: float, softness: float) -> np.ndarray:
+    """Soft step: 0 far below the threshold, 1 far above it."""
+    return 1 / (1 + np.exp(np.clip((threshold - values) / softness, -50, 50)))
+
+
+def stand_still(fetched: list, along: list, standing: list) -> np.ndarray:
+    """Weight of the inner frames as they stand, against what was fetched: float32 `[H, W]`, 0 to 1.
+
+    A caption stands still before something that moves, and its flow is pulled along or not found at all. Two signs:
+    what was fetched differs, and what stands there agrees; or the two frames agree at a pixel, and by the pixel's own
+    flow they should not, so that flow is wrong. (Before a background that stands, flow is 0, and nothing is triggered.)
+
+    Args:
+        fetched: each side's own pixel, uint8 `[H, W, 3]`.
+        along: for each inner frame the other one, fetched by the flow at the pixel itself, uint8 `[H, W, 3]`.
+        standing: the two inner frames.
+    """
+    still, at_pixel = difference(*standing, 3), difference(*standing)
+    differs = np.exp(-still / 16) * above(difference(*fetched, 3) - still, 4, 3)
+    by_flow = np.minimum(*(difference(frame, other, 5) for frame, other in zip(standing, along)))
+    wrong = np.exp(-at_pixel / 8) * above(by_flow - at_pixel, 6, 2)
+    return (1 - (1 - differs) * (1 - wrong)).astype(np.float32)
+
+
+def weigh(pairs: list, position: float) -> np.ndarray:
+    """One frame of the pairs that were fetched: uint8 `[H, W, 3]`.
 
     A pair is what one side says: the pixel in the frame before and the same one in the frame after. It counts the less
     the less its two pixels agree, and the less both sides agree on the way: that is how what is hidden in one of the
-    frames looks. Pixels from beyond a frame count less, too. Where the inner frames agree better as they stand, over
-    3x3 px, than what was fetched, they are taken: a caption stands still before something that moves, and pulls along.
+    frames looks. Pixels from beyond a frame count less, too.
 
     Args:
         pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; how far beyond their frames they were fetched,
             float32 `[H, W]`, px; and how far the two sides are apart, float32 `[H, W]`, px of the grid.
-        standing: the two inner frames, uint8 `[H, W, 3]`.
-        position: of the wanted moment between them, 0 to 1.
-
-    Returns:
-        uint8 `[H, W, 3]`.
+        position: of the wanted moment between the inner frames, 0 to 1.
     """
     answers, counts = [], []
     for pictures, beyond, apart in pairs:
@@ -209,13 +235,7 @@ def weigh(pairs: list, standing: list, position: float) -> np.ndarray:
         inside = [share * np.exp(-px) + 1e-6 for share, px in zip((1 - position, position), beyond)]
         counts.append(np.exp(-apart / 6 - differ / 30) * (inside[0] + inside[1]) + 1e-6)
         answers.append(cv2.blendLinear(*pictures, *inside))
-    moving = cv2.blendLinear(*answers, *counts)
-    fetched = pairs[0][0][0], pairs[1][0][1]  # each side's own frame
-    differences = (cv2.absdiff(*pair).max(axis=-1).astype(np.float32) for pair in (fetched, standing))
-    moved, still = (cv2.blur(difference, (3, 3)) for difference in differences)
-    stand = np.exp(-still / 16) / (1 + np.exp(np.clip((still - moved + 4) / 3, -50, 50)))
-    standing = cv2.addWeighted(standing[0], 1 - position, standing[1], position, 0)
-    return cv2.blendLinear(moving, standing, 1 - stand, stand)
+    return cv2.blendLinear(*answers, *counts)
 
 
 def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
@@ -235,4 +255,7 @@ def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
         apart = np.linalg.norm(both[1 - side] - shifts[1 - side], axis=-1)
         fetched = [fetch(frame, shift) for frame, shift in zip(standing, both)]
         pairs.append((*zip(*fetched), cv2.resize(apart, size[::-1])))
-    return weigh(pairs, standing, paths.position)
+    along = [fetch(frame, flow)[0] for frame, flow in zip(standing[::-1], paths.flows)]
+    stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
+    average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
+    return cv2.blendLinear(weigh(pairs, paths.position), average, 1 - stand, stand)

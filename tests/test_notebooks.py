@@ -92,8 +92,7 @@ def test_size(path):
     assert statistics.median(lengths) <= 8
     assert max(lengths) <= 30
     assert 500 <= len(re.findall(r"\w[\w'’.-]*", prose)) <= 1200
-    plays = any("image/gif" in out.get("data", {}) for cell in nb.cells for out in cell.get("outputs", []))
-    assert path.stat().st_size <= (2 if plays else 1) * 2**20
+    assert path.stat().st_size <= 2**20
     assert 1 <= len(pictures) <= 8
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 
 import publish
 import vfi_utils as vfi
+from stages import motion
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
@@ -98,19 +99,16 @@ def warp_and_blend(before: np.ndarray, after: np.ndarray, there: np.ndarray, bac
         uint8 `[H, W, 3]`.
     """
 
-    def sample(image, at, how=cv2.INTER_LINEAR):
-        return cv2.remap(image, at, None, how, borderMode=cv2.BORDER_REPLICATE)
-
     height, width = before.shape[:2]
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    grid = motion.pixel_grid(height, width)
     total = weights = 0
     for one, other, flow, reverse in ((before, after, there, back), (after, before, back, there)):
         half = flow / 2
         for _ in range(5):  # what stands at y in the middle came from the x with x + flow(x) / 2 = y
-            half = sample(flow, grid - half) / 2
+            half = motion.sample(flow, grid - half) / 2
         places = grid - half, grid + half
-        samples = [sample(p.astype(np.float32), at, cv2.INTER_LANCZOS4) for p, at in zip((one, other), places)]
-        gap = np.linalg.norm(2 * half + sample(reverse, places[1]), axis=-1)  # px
+        samples = [motion.sample(p.astype(np.float32), at, cv2.INTER_LANCZOS4) for p, at in zip((one, other), places)]
+        gap = np.linalg.norm(2 * half + motion.sample(reverse, places[1]), axis=-1)  # px
         differ = cv2.blur(np.abs(samples[0] - samples[1]).mean(axis=-1), (5, 5))  # of 255
         trust = np.exp(-gap / 2 - differ / 10) + 1e-6
         for picture, at in zip(samples, places):

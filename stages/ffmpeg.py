@@ -18,6 +18,9 @@ from PIL import Image, ImageOps
 
 NEEDED = (5, 1)  # the first ffmpeg with -fps_mode
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = tuple(
+    [".mp4", ".mov", ".mkv", ".webm", ".gif", ".avi", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".3gp"]
+)  # endings of their names
 ENCODERS = {  # ffmpeg's encoder, its quality's option and usual value, and the rest
     "h264": ("libx264", "-crf", 14, []),
     "h265": ("libx265", "-crf", 18, ["-tag:v", "hvc1", "-x265-params", "log-level=error"]),

@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import seqinfo, shots
+from stages import ffmpeg, seqinfo, shots
 
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
 GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
 
 
@@ -48,16 +47,17 @@ def read_pictures(folder: Path) -> Iterator:
 
 
 def read_video(path: Path) -> Iterator:
-    """The `ClipFacts` of a video, then its frames.
+    """The `ClipFacts` of a video, then its frames, each once: uint8 `[H, W, 3]`.
 
-    Each frame comes once, in the order in which it is shown: without "passthrough", ffmpeg repeats and drops frames to
-    even out a variable rate. The whole path is given to ffmpeg, which would open a file `http:x.mp4` as an address.
+    The whole path is given to ffmpeg, which would open a file `http:x.mp4` as an address.
     """
-    stream = imageio_ffmpeg.read_frames(str(path.absolute()), output_params=["-fps_mode", "passthrough"])
-    facts = next(stream)
-    (width, height), fps = facts["size"], facts["fps"]
-    yield ClipFacts(fps=fps, width=width, height=height, frames=round(fps * facts["duration"]))
-    yield from (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream)
+    with contextlib.closing(imageio_ffmpeg.read_frames(str(path.absolute()))) as stream:
+        facts = next(stream)
+    frames = ffmpeg.read_frames(path.absolute())
+    first = next(frames)
+    height, width = first.shape[:2]
+    yield ClipFacts(fps=facts["fps"], width=width, height=height, frames=round(facts["fps"] * facts["duration"]))
+    yield from itertools.chain([first], frames)
 
 
 def read_clip(path: Path) -> Iterator:
@@ -119,7 +119,7 @@ def find_clips(source: Path) -> dict[str, Path]:
     """Videos and MOT17-shaped sequences that stand in a folder, each under a name of its own."""
     clips = {}
     for path in sorted(source.iterdir()):
-        video = path.is_file() and path.suffix.lower() in VIDEOS and not path.name.startswith(".")
+        video = path.is_file() and path.suffix.lower() in ffmpeg.VIDEOS and not path.name.startswith(".")
         if video or ((path / "img1").is_dir() and vfi.image_files(path)):
             name = re.sub(r"\W+", "-", path.stem if video else path.name).strip("-") or "clip"
             name = re.sub("(?i)-(?=shot)", "_", name)  # a-shot1 is what import_clip calls the first shot of a
@@ -127,7 +127,7 @@ def find_clips(source: Path) -> dict[str, Path]:
                 name += path.suffix.lower().replace(".", "-") or "-frames"
             clips[name] = path
     if not clips:
-        wanted = f"videos ({', '.join(VIDEOS)}) and folders with img1/*.jpg"
+        wanted = f"videos ({', '.join(ffmpeg.VIDEOS)}) and folders with img1/*.jpg"
         raise FileNotFoundError(f"Nothing to import from {source.resolve()}: looked for {wanted}. Put some there.")
     return clips
 

@@ -15,22 +15,6 @@ from pathlib import Path
 
 from stages import ffmpeg, shots, streams
 
-VIDEOS = (
-    ".mp4",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".gif",
-    ".avi",
-    ".m4v",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".3gp",
-)
 SUFFIXES = {  # endings of videos, each with the codecs that it may hold, the usual one first
     ".mp4": ("h264", "h265", "av1", "vp9"),
     ".mov": ("h264", "h265", "prores"),
@@ -281,7 +265,7 @@ def find_sources(names: Sequence[str | Path]) -> list[Path | list[Path]]:
                 raise FileNotFoundError(f"{Path(name).expanduser().resolve()} is not there.")
             paths = [find_source(match) for match in matches]
         elif isinstance(source, Path) and source.is_dir():
-            paths = [path for path in sorted(source.iterdir()) if path.suffix.lower() in VIDEOS]
+            paths = [path for path in sorted(source.iterdir()) if path.suffix.lower() in ffmpeg.VIDEOS]
             if not paths:
                 raise FileNotFoundError(f"{source} is a folder without videos or pictures.")
         for path in paths:

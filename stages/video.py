@@ -25,7 +25,6 @@ from stages.planning import SUFFIXES, Plan, Settings, describe, find_source, fin
 
 PART = 48  # frames in a part, at least; an interrupted video goes on after the last whole part
 CONTEXT = 4  # source frames before a gap that may matter to what is predicted in it
-UNTRAINED = ("path", "average", "nearest")  # models without a file
 DAMAGED = 3  # exit code: the readable part has been written
 
 
@@ -91,7 +90,7 @@ def load_for(plan: Plan, name: str):
             raise ValueError(
                 f"--model {name} makes {list(made.shape[1:])} of frames [48, 64, 3]: it is no model for this."
             )
-    if name not in UNTRAINED:
+    if name not in models.BASELINES:
         print(f"{name} was trained at the article's spacing, and a video's steps are even: path may well do better")
     return model
 
@@ -236,7 +235,7 @@ def settings_of(plan: Plan, settings: Settings) -> dict:
     model = settings.model
     return {
         "source": stats[0] if len(stats) == 1 else vfi.digest(json.dumps(stats)),
-        "model": model if model in UNTRAINED else streams.file_digest(models.model_file(model)),
+        "model": model if model in models.BASELINES else streams.file_digest(models.model_file(model)),
         "moments": [plan.frames, vfi.digest(repr([plan.shots, plan.times, plan.rate]))],
         "size": plan.size,
         "written": [plan.path.suffix.lower(), plan.codec, settings.quality, plan.pixels, PART],

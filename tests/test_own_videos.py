@@ -341,7 +341,7 @@ def test_an_unreadable_video_is_named_and_the_others_go_on(source, folder, capsy
 
 def test_nothing_readable_or_nothing_there_is_an_error(source, folder):
     source.mkdir()
-    with pytest.raises(FileNotFoundError, match=r"videos \(.mp4, .mov, .avi, .mkv, .webm, .gif\)"):
+    with pytest.raises(FileNotFoundError, match=r"videos \(.mp4, .mov, .mkv, .webm, .gif, .avi, "):
         own_videos.import_videos(source, folder)
     (source / "broken.mp4").write_bytes(b"no video at all")
     with pytest.raises(ValueError, match="gave no train sequence"):

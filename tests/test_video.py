@@ -152,8 +152,8 @@ def test_a_still_at_a_constant_rate_is_held_and_costs_nothing(tmp_path, monkeypa
     assert shots.within_stills(times, [1, 3, 5, *range(7, 12)]) == []
     frames = drawn(16)
     source, predicted = write(tmp_path / "a.mp4", [*frames[:8], *[frames[7]] * 20, *frames[8:]]), []
-    predict = models.FramePredictor.predict
-    monkeypatch.setattr(models.FramePredictor, "predict", lambda *a: predicted.append(1) or predict(*a))
+    predict = models.FramePredictor.__call__
+    monkeypatch.setattr(models.FramePredictor, "__call__", lambda *a: predicted.append(1) or predict(*a))
     made = video.interpolate_video(source, tmp_path / "b.mp4", model="average")
     assert made.frames == 72 and len(predicted) < 20
     assert vfi.psnr(read(tmp_path / "b.mp4")[14:54], np.stack([frames[7]] * 40)).min() > 33

@@ -1,4 +1,4 @@
-"""Keras layers that move pixels, for the networks of notebooks 06 and 07.
+"""Keras layers that move and weigh pixels, for the networks of notebooks 06 and 07.
 
 Importing this module registers the layers with keras, so that a `.keras` file that holds them can be loaded.
 """
@@ -50,51 +50,6 @@ def tap_weights(t, kernel: str) -> list:
         inner = [((3 * t - 5) * t * t + 2) / 2, ((4 - 3 * t) * t + 1) * t / 2]
         return [((2 - t) * t - 1) * t / 2, *inner, (t - 1) * t * t / 2]
     return [1 - t, t]
-
-
-def image_gradients(images):
-    """Central differences across and down, px^-1; each of the images' shape `[B, H, W, C]`; edges repeat."""
-    padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
-    across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
-    down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
-    return across, down
-
-
-@keras.saving.register_keras_serializable("vfi")
-class PadToMultiple(keras.layers.Layer):
-    """Repeat the right and lower edges until H and W are multiples, two at least: `[B, H, W, C]`."""
-
-    def __init__(self, multiple=8, **arguments):
-        super().__init__(autocast=False, **arguments)
-        self.multiple = multiple
-
-    def get_config(self):
-        return super().get_config() | {"multiple": self.multiple}
-
-    def call(self, images):
-        for axis, side in zip((1, 2), ops.shape(images)[1:3], strict=True):
-            greater = max if isinstance(side, int) else ops.maximum  # TensorFlow may not know the side yet
-            length = greater(side + -side % self.multiple, 2 * self.multiple)
-            images = ops.take(images, ops.minimum(ops.arange(length), side - 1), axis=axis)
-        return images
-
-    def compute_output_shape(self, shape):
-        return (shape[0], None, None, shape[3])
-
-
-@keras.saving.register_keras_serializable("vfi")
-class CropLike(keras.layers.Layer):
-    """Undo `PadToMultiple`: cut `images` to the height and width of `like`."""
-
-    def __init__(self, **arguments):
-        super().__init__(autocast=False, **arguments)
-
-    def call(self, images, like):
-        height, width = ops.shape(like)[1:3]
-        return images[:, :height, :width]
-
-    def compute_output_shape(self, images_shape, like_shape):
-        return (images_shape[0], *like_shape[1:3], images_shape[3])
 
 
 @keras.saving.register_keras_serializable("vfi")
@@ -177,53 +132,93 @@ class Warp(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class LucasKanade(keras.layers.Layer):
-    """One step of Lucas and Kanade (1981): the small shift that makes two pictures agree around each pixel.
-
-    Minimises, over a square window, the squared difference between `moved`, shifted by the step, and `still`. With
-    `symmetric`, half-way between the two: `moved` is shifted by the step and `still` by its opposite. Where a
-    picture has no texture the damping keeps the step at 0.
-
-    Inputs `[B, H, W, C]` each -> float32 `[B, H, W, 2]`, px, within +-1.
-    """
-
-    def __init__(self, window=5, symmetric=True, damping=0.0001, **arguments):
-        super().__init__(autocast=False, **arguments)
-        self.window, self.symmetric, self.damping = window, symmetric, damping
-
-    def get_config(self):
-        return super().get_config() | {"window": self.window, "symmetric": self.symmetric, "damping": self.damping}
-
-    def call(self, moved, still):
-        moved, still = ops.cast(moved, "float32"), ops.cast(still, "float32")
-        across, down = image_gradients((moved + still) / 2 if self.symmetric else moved)
-        error = (still - moved) / (2 if self.symmetric else 1)
-        products = [across * across, across * down, down * down, across * error, down * error]
-        sums = ops.stack([ops.mean(product, axis=-1) for product in products], axis=-1)
-        sums = ops.average_pool(sums, self.window, strides=1, padding="same")
-        xx, xy, yy, x_error, y_error = ops.unstack(sums, 5, axis=-1)
-        xx, yy = xx + self.damping, yy + self.damping
-        steps = ops.stack([yy * x_error - xy * y_error, xx * y_error - xy * x_error], axis=-1)
-        return ops.tanh(steps / (xx * yy - xy * xy)[..., None])
-
-    def compute_output_shape(self, moved_shape, still_shape):
-        return (*moved_shape[:3], 2)
-
-
-@keras.saving.register_keras_serializable("vfi")
-class Median(keras.layers.Layer):
-    """The median of 3x3 pixels, of each channel, edges repeated; gradients end here: `[B, H, W, C]` -> the same."""
+class SpaceToDepth(keras.layers.Layer):
+    """Two by two pixels become channels of one: `[B, 2H, 2W, C]` -> `[B, H, W, 4C]`."""
 
     def __init__(self, **arguments):
         super().__init__(autocast=False, **arguments)
 
     def call(self, images):
-        height, width = ops.shape(images)[1:3]
-        padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
-        nine = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-        return ops.stop_gradient(ops.sort(ops.stack(nine, axis=-1), axis=-1)[..., 4])
+        _, height, width, channels = ops.shape(images)
+        pixels = ops.reshape(images, (-1, height // 2, 2, width // 2, 2, channels))
+        return ops.reshape(ops.transpose(pixels, (0, 1, 3, 2, 4, 5)), (-1, height // 2, width // 2, 4 * channels))
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(side and side // 2 for side in shape[1:3]), 4 * shape[3])
+
+
+@keras.saving.register_keras_serializable("vfi")
+class DepthToSpace(keras.layers.Layer):
+    """Undo `SpaceToDepth`: `[B, H, W, 4C]` -> `[B, 2H, 2W, C]`."""
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
+
+    def get_config(self):
+        return super().get_config()  # without this line keras forgets the layer's name
+
+    def call(self, features):
+        _, height, width, channels = ops.shape(features)
+        pixels = ops.reshape(features, (-1, height, width, 2, 2, channels // 4))
+        return ops.reshape(ops.transpose(pixels, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(side and 2 * side for side in shape[1:3]), shape[3] // 4)
+
+
+@keras.saving.register_keras_serializable("vfi")
+class Evidence(keras.layers.Layer):
+    """What a network looks at to choose between fetched pictures: their brightness, compared, and the classic's rule.
+
+    Takes pictures, uint8 `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last; and
+    the rule's weights, uint8 `[B, H, W, k]`, 255 for one. Gives float32 `[B, H, W, n + k]`: four times how far each
+    picture is from the average, the average's own brightness in its place, and the weights.
+    """
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
+
+    def call(self, pictures, rule):
+        pictures = ops.cast(pictures, "float32") / 255
+        red, green, blue = (pictures[..., channel::3] for channel in range(3))
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        average = grey[..., -3:-2]
+        compared = [4 * (grey[..., :-3] - average), average - 0.5, 4 * (grey[..., -2:] - average)]
+        return ops.concatenate([*compared, ops.cast(rule, "float32") / 255], axis=-1)
+
+    def compute_output_shape(self, pictures_shape, rule_shape):
+        return (*pictures_shape[:3], pictures_shape[3] // 3 + rule_shape[3])
+
+
+@keras.saving.register_keras_serializable("vfi")
+class Blend(keras.layers.Layer):
+    """Pictures weighed by the classic's rule times e to the power of a correction: no colour that none of them has.
+
+    Takes pictures as `Evidence` does, of which the last two, the frames as they stand, are not blended; the rule's
+    weights of all or of the first k - 1 and the last; and a correction `[B, H, W, n - 2]`. A picture that the rule does
+    not know begins with the weight `least`. Gives float32 `[B, H, W, 3]`, in [0, 1].
+    """
+
+    def __init__(self, least=0.004, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.least = least
+
+    def get_config(self):
+        return super().get_config() | {"least": self.least}
+
+    def call(self, pictures, rule, correction):
+        pictures, rule = ops.cast(pictures[..., :-6], "float32") / 255, ops.cast(rule, "float32") / 255
+        unknown = ops.zeros_like(rule[..., :1])
+        count = correction.shape[-1] - rule.shape[-1]
+        rule = ops.concatenate([rule[..., :-1], *[unknown] * count, rule[..., -1:]], axis=-1)
+        weights = ops.softmax(ops.log(rule + self.least) + ops.cast(correction, "float32"), axis=-1)
+        colours = [ops.sum(weights * pictures[..., channel::3], axis=-1) for channel in range(3)]
+        return ops.stack(colours, axis=-1)
+
+    def compute_output_shape(self, pictures_shape, rule_shape, correction_shape):
+        return (*pictures_shape[:3], 3)
 
 
 @keras.saving.register_keras_serializable("vfi")
 class MotionModel(keras.Model):
-    """Model that says where pixels come from: its layers "flow", "weights" and "residual" do, as notebook 07's."""
+    """Model that weighs what paths fetch, as notebook 07's does; its layer "correction" says how."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,7 @@ import keras
 import numpy as np
 
 import vfi_utils as vfi
-from stages import layers, motion
-from stages.large_frames import SMALL, move_pixels
+from stages import evidence, layers, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
@@ -97,6 +97,34 @@ def load_untrained(name: str):
     return model
 
 
+def follows_paths(model) -> bool:
+    """Whether a model predicts along paths: the classic, and the network that weighs what the classic fetches."""
+    return isinstance(model, (PathPredictor, layers.MotionModel))
+
+
+@functools.lru_cache(maxsize=4)  # it is compiled once
+def inside(model, name: str):
+    """Model over the same weights that gives out the named layer's output."""
+    return keras.Model(model.input, model.get_layer(name).output)
+
+
+def predict_weighed(model: layers.MotionModel, frames, paths: motion.Paths) -> np.ndarray:
+    """Frame at the paths' moment: what they fetch, weighed by the classic's rule and the network's correction of it.
+
+    Args:
+        model: as notebook 07 builds it.
+        frames: n of uint8 `[H, W, 3]`, of any size.
+        paths: from `motion.follow`.
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
+    pictures, weights = evidence.gather(frames, paths)
+    seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
+    correction = inside(model, "correction").predict_on_batch(seen)[0]
+    return motion.blend(pictures, evidence.correct(weights, np.asarray(correction, np.float32)))
+
+
 def frames_of(model) -> int:
     """Number of frames that a model takes."""
     return model.input_shape[-1] // 3
@@ -106,12 +134,9 @@ def predict_float(model, neighbours: np.ndarray, tile: int = TILE) -> np.ndarray
     """Middle frames of any size: uint8 `[B, n, H, W, 3]` -> float32 `[B, H, W, 3]` in [0, 1].
 
     A model of convolutions sees no further than its receptive radius: it predicts tiles that overlap by that, with the
-    memory of one tile, and they are what the whole frame would have been. A model that moves pixels says on a shrunken
-    copy where they come from (`move_pixels`). Another model gets the whole frame.
+    memory of one tile, and they are what the whole frame would have been. Another model gets the whole frame.
     """
     stacked, overlap = vfi.innermost(neighbours, frames_of(model)), receptive_radius(model)
-    if isinstance(model, layers.MotionModel) and max(stacked.shape[1:3]) > SMALL:
-        return move_pixels(model, neighbours, tile)
     if overlap is None:
         return model.predict_on_batch(stacked)
     parts = (model.predict_on_batch(part) for part in split_tiles(stacked, tile, overlap))
@@ -146,7 +171,7 @@ def predict_between(model, neighbours: np.ndarray, times, t: float, batch_size: 
     if len(times) != neighbours.shape[1]:
         raise ValueError(f"{neighbours.shape[1]} neighbours need as many times, not {len(times)}: {list(times)}.")
     slots = motion.fill_slots(times, t)
-    if isinstance(model, PathPredictor):
+    if follows_paths(model):
         predict = FramePredictor(model)
         return np.stack([predict(window, times, t) for window in neighbours])
     position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
@@ -218,9 +243,11 @@ class FramePredictor:
             uint8 `[H, W, 3]`.
         """
         slots = motion.fill_slots(times, t)
-        if isinstance(self.model, PathPredictor):
+        if follows_paths(self.model):
             flows = flows or motion.find_flows([motion.grid_copy(frame) for frame in frames])
-            return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
+            if isinstance(self.model, PathPredictor):
+                return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
+            return predict_weighed(self.model, frames, motion.follow(flows, times, t, (2, 6)))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]
         if not hasattr(self.model, "predict_on_batch"):
@@ -237,7 +264,7 @@ class FramePredictor:
                 full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
                 full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
                 smaller = min(self.tile, max(neighbours.shape[2:4])) // 2
-                overlap = 32 if isinstance(self.model, layers.MotionModel) else receptive_radius(self.model)
+                overlap = receptive_radius(self.model)
                 if not full or overlap is None or smaller <= 2 * overlap:
                     raise
             self.tile = smaller
@@ -263,7 +290,7 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
     """
     predictor, source = FramePredictor(model), enumerate(frames)
     window, first = deque(), 0  # frame, grey copy, and the flows to and from the frame before, found in threads
-    follows = isinstance(model, PathPredictor)
+    follows = follows_paths(model)
     with ThreadPoolExecutor(max_workers=2) as pool:
 
         def read_until(index: int) -> None:

@@ -30,6 +30,7 @@ class Paths:
             slots that no path goes through, where it is in the one before.
         flows: float32 `[2, h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
+        moments: when the frames in the slots are: 0 is the inner frame before, 1 the one after; 0 where there is none.
         position: where the wanted moment lies between the inner frames, 0 to 1.
     """
 
@@ -37,6 +38,7 @@ class Paths:
     places: np.ndarray
     flows: np.ndarray
     slots: tuple[int, ...]
+    moments: tuple[float, ...]
     position: float
 
 
@@ -130,7 +132,8 @@ def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Pa
     slots = fill_slots(times, t)
     weights, here = path_weights(times, t, slots, orders), pixel_grid(*flows[0][0].shape[:2])
     guess, reach = path_weights(times, t, slots, (4,)), max(orders) // 2
-    position = float((t - times[slots[2]]) / (times[slots[3]] - times[slots[2]]))
+    when = [(moment - times[slots[2]]) / (times[slots[3]] - times[slots[2]]) for moment in (*times, t)]
+    *moments, position = (float(when[slot]) if slot >= 0 else 0.0 for slot in (*slots, len(times)))
     shifts, places = [], []
     for side, (flow, share) in enumerate(zip(flows[slots[2]], (position, 1 - position))):
         start = here - share * sample(flow, here)
@@ -138,7 +141,7 @@ def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Pa
         moved, paths = displacements(flows, slots, 2 + side, start, range(3 - reach, 3 + reach), weights)
         shifts.append(-paths)
         places.append(start + moved)
-    return Paths(np.stack(shifts), np.stack(places), np.stack(flows[slots[2]]), slots, position)
+    return Paths(np.stack(shifts), np.stack(places), np.stack(flows[slots[2]]), slots, tuple(moments), position)
 
 
 def displacements(flows: list, slots, origin: int, points: np.ndarray, used: range, weights) -> tuple:
@@ -217,8 +220,8 @@ def stand_still(fetched: list, along: list, standing: list) -> np.ndarray:
     return (1 - (1 - differs) * (1 - wrong)).astype(np.float32)
 
 
-def weigh(pairs: list, position: float) -> np.ndarray:
-    """One frame of the pairs that were fetched: uint8 `[H, W, 3]`.
+def weigh(pairs: list, stand: np.ndarray, position: float) -> list[np.ndarray]:
+    """Weights of five pictures by the classic's rule: those of both pairs, and the average of the frames as they stand.
 
     A pair is what one side says: the pixel in the frame before and the same one in the frame after. It counts the less
     the less its two pixels agree, and the less both sides agree on the way: that is how what is hidden in one of the
@@ -227,28 +230,45 @@ def weigh(pairs: list, position: float) -> np.ndarray:
     Args:
         pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; how far beyond their frames they were fetched,
             float32 `[H, W]`, px; and how far the two sides are apart, float32 `[H, W]`, px of the grid.
+        stand: weight of the average, float32 `[H, W]`.
         position: of the wanted moment between the inner frames, 0 to 1.
+
+    Returns:
+        Five of float32 `[H, W]`, whose sum is 1.
     """
-    answers, counts = [], []
+    weights = []
     for pictures, beyond, apart in pairs:
         differ = cv2.blur(cv2.absdiff(*pictures), (5, 5)).astype(np.float32).mean(axis=-1)
-        inside = [share * np.exp(-px) + 1e-6 for share, px in zip((1 - position, position), beyond)]
-        counts.append(np.exp(-apart / 6 - differ / 30) * (inside[0] + inside[1]) + 1e-6)
-        answers.append(cv2.blendLinear(*pictures, *inside))
-    return cv2.blendLinear(*answers, *counts)
+        agree = np.exp(-apart / 6 - differ / 30) + 1e-6
+        weights += [agree * (share * np.exp(-px) + 1e-6) for share, px in zip((1 - position, position), beyond)]
+    scale = (1 - stand) / sum(weights)
+    return [*(weight * scale for weight in weights), stand]
 
 
-def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
-    """Frame at the wanted moment, by the classic: pixels fetched along one of the paths; uint8 `[H, W, 3]`.
+def blend(pictures: list, weights: list) -> np.ndarray:
+    """Weighted mean of pictures, uint8 `[H, W, 3]`, with weights float32 `[H, W]`, whose sum is 1."""
+    while len(pictures) > 1:  # in pairs, because cv2 blends two
+        rest = len(pictures) // 2 * 2
+        pairs = list(zip(pictures[:rest:2], pictures[1:rest:2], weights[:rest:2], weights[1:rest:2]))
+        pictures = [cv2.blendLinear(*pair) for pair in pairs] + pictures[rest:]
+        weights = [before + after for *_, before, after in pairs] + weights[rest:]
+    return pictures[0]
+
+
+def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What there is to blend, and how much of each by the classic's rule.
 
     Args:
         frames: n of uint8 `[H, W, 3]`; the inner two of the paths are read.
         paths: from `follow`.
         choice: which of the paths that were laid.
+
+    Returns:
+        Five of uint8 `[H, W, 3]`: what is found by the paths from the frame before, in it and in the one after; the
+        same by the paths from the frame after; the average of the two as they stand. And `weigh` of these.
     """
     standing, pairs = [frames[slot] for slot in paths.slots[2:4]], []
-    shifts = paths.shifts[:, choice]
-    size = standing[0].shape[:2]
+    shifts, size = paths.shifts[:, choice], standing[0].shape[:2]
     for side in range(2):
         across = paths.places[side, 3 - side] - paths.places[side, 2 + side]  # to the other inner frame
         both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
@@ -258,4 +278,13 @@ def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
     along = [fetch(frame, flow)[0] for frame, flow in zip(standing[::-1], paths.flows)]
     stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
     average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
-    return cv2.blendLinear(weigh(pairs, paths.position), average, 1 - stand, stand)
+    return [*pairs[0][0], *pairs[1][0], average], weigh(pairs, stand, paths.position)
+
+
+def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
+    """Frame at the wanted moment, by the classic: pixels fetched along one of the paths; uint8 `[H, W, 3]`.
+
+    Args:
+        frames, paths, choice: see `fetch_pictures`.
+    """
+    return blend(*fetch_pictures(frames, paths, choice))

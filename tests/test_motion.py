@@ -1,28 +1,28 @@
-"""The layers that move pixels, and the network of notebook 07."""
+"""The layers that move and weigh pixels, what the network of notebook 07 sees, and what it learns from."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 
+import cv2
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from PIL import Image
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
+from stages import evidence, models, motion, path_crops, training
 from stages import layers as moving
-from stages import training
-from stages.large_frames import move_pixels
-from stages.layers import MotionModel
-from stages.models import load_model, predict_middle
+from stages.models import load_model, predict_between
 
 RANDOM = np.random.default_rng(0)
+VIDEO = (-5, -3, -1, 1, 3, 5)
 
 
 @pytest.fixture(scope="module")
-def motion():
+def weighing():
     return lambda: network("motion")
 
 
@@ -34,17 +34,38 @@ def smooth_image(height=40, width=56, at=(0.0, 0.0), channels=3):
     return (np.stack(waves, axis=-1)[None] / 4 + 0.5).astype(np.float32)
 
 
-def passing_street(x=16, y=-9, height=96, width=160):
-    """Seven frames, uint8 `[1, 7, H, W, 3]`, of a random picture that moves by (x, y) tenths of a px a frame.
+def shaken_street(times, height=96, width=160):
+    """Frames, uint8 `[n, H, W, 3]`, of a smooth random picture that a hand moves, and of a block that passes before it.
 
-    It is smooth and repeats nowhere: waves, a sixteenth of their size, could have moved any way.
+    Its motion at time t is 2 t - 0.08 t^2 px to the right; the block's is the opposite.
     """
-    noise = np.random.default_rng(2).integers(0, 256, (18, 26, 3), dtype=np.uint8)
-    margin = 3 * max(abs(x), abs(y))
-    large = Image.fromarray(noise).resize((10 * width + 2 * margin, 10 * height + 2 * margin), Image.Resampling.BICUBIC)
-    corners = [(margin + x * t, margin + y * t) for t in range(-3, 4)]
-    frames = [large.crop((left, top, left + 10 * width, top + 10 * height)) for left, top in corners]
-    return np.stack([np.asarray(frame.reduce(10)) for frame in frames])[None]
+    noise = np.random.default_rng(2).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    large = cv2.resize(noise, (width + 120, height), interpolation=cv2.INTER_CUBIC)
+    block = cv2.resize(noise[::-1], (width + 120, height), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    frames = []
+    for time in times:
+        shift = np.float32(2 * time - 0.08 * time**2)
+        frame = cv2.remap(large, x + 60 - shift, y, cv2.INTER_CUBIC)
+        other = cv2.remap(block, x + 60 + shift, y, cv2.INTER_CUBIC)
+        inside = (abs(x - width / 2 + shift) < width / 8) & (abs(y - height / 2) < height / 4)
+        frames.append(np.where(inside[..., None], other, frame))
+    return np.stack(frames)
+
+
+def paths_of(frames, times=VIDEO, t=0.0):
+    return motion.follow(motion.find_flows([motion.grid_copy(frame) for frame in frames]), times, t, (2, 6))
+
+
+def some_weights(model):
+    """The model with weights that are not those of its start."""
+    random = np.random.default_rng(1)
+    model.set_weights([weight + random.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def arrays_for(frames, paths):
+    return [part[None] for part in evidence.look(frames, paths, *evidence.gather(frames, paths))]
 
 
 def constant_flow(image, x, y):
@@ -130,49 +151,23 @@ def test_gradients_of_the_warp_are_those_of_finite_differences(kernel, by):
         assert found[place] == pytest.approx((up - down) / 2e-2, abs=2e-3)
 
 
-def test_lucas_kanade_finds_a_small_step_and_its_direction():
-    layer = moving.LucasKanade(symmetric=False)
-    step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.3, -0.2))))
-    assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
-    layer = moving.LucasKanade()  # half-way: each of the two pictures goes half of the way
-    step = ops.convert_to_numpy(layer(smooth_image(), smooth_image(at=(0.6, -0.4))))
-    assert np.abs(np.median(step, axis=(0, 1, 2)) - [0.3, -0.2]).max() < 0.03
-    flat = np.full((1, 9, 9, 3), 0.5, np.float32)
-    assert np.abs(ops.convert_to_numpy(layer(flat, flat + 0.01))).max() < 1e-3, "nothing to see, no step"
+# What moves and weighs ---------------------------------------------------------------------------------------
 
 
-def test_median_throws_out_what_no_neighbour_agrees_with():
-    flow = np.broadcast_to(np.float32([1, -2]), (2, 5, 6, 2)).copy()
-    flow[0, 2, 3] = flow[1, 0, 0] = 50
-    found = ops.convert_to_numpy(moving.Median()(flow))
-    assert np.array_equal(found, np.broadcast_to(np.float32([1, -2]), flow.shape))
-    image = RANDOM.random((1, 6, 7, 2), dtype=np.float32)
-    found = ops.convert_to_numpy(moving.Median()(image))
-    assert found[0, 3, 4, 1] == np.median(image[0, 2:5, 3:6, 1])
-
-
-def test_frames_to_batch_and_padding_are_undone():
+def test_frames_to_batch_is_undone():
     stacked = RANDOM.random((2, 5, 6, 18), dtype=np.float32)
     folded = moving.FramesToBatch(frames=6)(stacked)
     assert np.array_equal(ops.convert_to_numpy(folded)[2:4], stacked[..., 3:6])
     assert np.array_equal(ops.convert_to_numpy(moving.BatchToFrames(frames=6)(folded)), stacked)
-    padded = moving.PadToMultiple(multiple=4)(stacked)
-    assert padded.shape == (2, 8, 8, 18)
-    assert np.array_equal(ops.convert_to_numpy(moving.CropLike()(padded, stacked)), stacked)
 
 
-@pytest.mark.parametrize("height, width", [(45, 80), (37, 53), (3, 5), (9, 121)])
-def test_any_size_goes_in_and_comes_out(motion, height, width):
-    inputs = RANDOM.integers(0, 256, (1, height, width, 18), dtype=np.uint8)
-    predicted = motion().predict_on_batch(inputs)
-    assert predicted.shape == (1, height, width, 3) and predicted.dtype == np.float32
-
-
-def test_one_model_takes_frames_of_several_sizes(motion):
-    model = motion()  # TensorFlow stops knowing the size when a second one comes
-    for height, width in [(40, 56), (24, 32), (37, 53)]:
-        inputs = RANDOM.integers(0, 256, (1, height, width, 18), dtype=np.uint8)
-        assert model.predict_on_batch(inputs).shape == (1, height, width, 3)
+def test_space_to_depth_is_undone_and_says_where_pixels_go():
+    images = RANDOM.random((2, 6, 8, 3), dtype=np.float32)
+    deep = ops.convert_to_numpy(moving.SpaceToDepth()(images))
+    assert deep.shape == (2, 3, 4, 12) and np.array_equal(deep[1, 2, 1], images[1, 4:6, 2:4].ravel())
+    assert np.array_equal(ops.convert_to_numpy(moving.DepthToSpace()(deep)), images)
+    assert moving.SpaceToDepth().compute_output_shape((None, 6, 8, 3)) == (None, 3, 4, 12)
+    assert moving.DepthToSpace().compute_output_shape((None, None, 4, 12)) == (None, None, 8, 3)
 
 
 def test_upsampling_is_bilinear():
@@ -181,48 +176,139 @@ def test_upsampling_is_bilinear():
     assert np.abs(ops.convert_to_numpy(moving.Upsample()(images) - wanted)).max() < 1e-6
 
 
-def test_same_pictures_give_the_same_picture(motion):
-    still = np.repeat(np.rint(255 * smooth_image()).astype(np.uint8)[:, None], 6, axis=1)
-    assert np.abs(predict_middle(motion(), still).astype(int) - still[:, 0]).max() <= 1
+def some_pictures():
+    pictures = RANDOM.integers(0, 256, (2, 6, 8, 3 * evidence.PICTURES + 6), dtype=np.uint8)
+    rule = RANDOM.dirichlet(np.ones(5), (2, 6, 8)).astype(np.float32)
+    return pictures, np.rint(255 * rule).astype(np.uint8)
 
 
-def test_untrained_it_already_follows_motion(motion):
-    neighbours, truth = vfi.split_middle(passing_street())
-    predicted = predict_middle(motion(), neighbours)
-    assert vfi.psnr(truth, predicted)[0] > vfi.psnr(truth, vfi.average(neighbours))[0] + 5
+def test_evidence_compares_brightness_with_the_average():
+    pictures, rule = some_pictures()
+    seen = ops.convert_to_numpy(moving.Evidence()(pictures, rule))
+    grey = pictures.reshape(2, 6, 8, -1, 3) @ np.array([0.299, 0.587, 0.114]) / 255
+    assert seen.shape == moving.Evidence().compute_output_shape(pictures.shape, rule.shape) == (2, 6, 8, 16)
+    assert np.allclose(seen[..., 2], 4 * (grey[..., 2] - grey[..., 8]), atol=1e-5)
+    assert np.allclose(seen[..., 8], grey[..., 8] - 0.5, atol=1e-5)
+    assert np.allclose(seen[..., 10], 4 * (grey[..., 10] - grey[..., 8]), atol=1e-5)
+    assert np.allclose(seen[..., 11:], rule / 255, atol=1e-6)
 
 
-def test_a_saved_model_draws_the_same_and_fresh_weights_repeat(motion, tmp_path):
-    model, inputs = motion(), RANDOM.integers(0, 256, (1, 24, 32, 18), dtype=np.uint8)
+def test_blend_is_what_the_rule_says_until_it_is_corrected():
+    pictures, rule = some_pictures()
+    nothing = np.zeros((2, 6, 8, evidence.PICTURES), np.float32)
+    known, part = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, [0, 1, 2, 3, 8]] / 255, rule / rule.sum(-1, keepdims=True)
+    by_rule = (known * part[..., None]).sum(axis=-2)
+    assert np.abs(ops.convert_to_numpy(moving.Blend()(pictures, rule, nothing)) - by_rule).max() < 0.04
+    chosen = nothing.copy()
+    chosen[..., 5] = 20  # one that the rule does not use
+    blended = ops.convert_to_numpy(moving.Blend()(pictures, rule, chosen))
+    assert np.abs(blended - pictures[..., 15:18] / 255).max() < 1e-3
+
+
+def test_blend_in_training_and_in_use_agree():
+    frames = list(shaken_street(VIDEO))
+    pictures, weights = evidence.gather(frames, paths_of(frames))
+    seen = evidence.look(frames, paths_of(frames), pictures, weights)
+    correction = RANDOM.normal(0, 2, (*seen[0].shape[:2], evidence.PICTURES)).astype(np.float32)
+    in_use = motion.blend(pictures, evidence.correct(weights, correction))
+    in_training = moving.Blend()(seen[0][None], seen[1][None], correction[None])
+    difference = vfi.to_uint8(ops.convert_to_numpy(in_training))[0, : in_use.shape[0]].astype(int) - in_use
+    assert np.abs(difference).mean() < 0.5 and np.abs(difference).max() <= 4
+
+
+# What the network sees -----------------------------------------------------------------------------------------
+
+
+def test_one_sided_paths_know_nothing_of_the_other_side():
+    paths = paths_of(list(shaken_street(VIDEO)))
+    places = paths.places.copy()
+    places[0, 3:] += 7
+    assert np.array_equal(
+        evidence.one_sided(paths, 0), evidence.one_sided(dataclasses.replace(paths, places=places), 0)
+    )
+    straight = [motion.lagrange_weights((-3, -1), 0) @ paths.places[0, [1, 2]].reshape(2, -1)]
+    there = (paths.places[0, 2].ravel() - straight[0]).reshape(paths.places[0, 2].shape)
+    assert np.abs(evidence.one_sided(paths, 0) - there).max() < 1e-3
+    pair = list(shaken_street((-1, 1)))
+    assert np.array_equal(evidence.one_sided(paths_of(pair, (-1, 1)), 1), paths_of(pair, (-1, 1)).shifts[1, -1])
+
+
+def test_even_motion_is_described_as_straight_and_few_frames_are_told():
+    x = np.arange(7) * 2.0
+    shifts = np.zeros((2, 2, 9, 16, 2), np.float32)
+    here = motion.pixel_grid(9, 16)
+    places = np.stack([[here + (k - 2.5) * np.float32([2, 1]) for k in range(6)]] * 2)
+    shifts[0], shifts[1] = (-1, -0.5), (1, 0.5)
+    moments = tuple((k - 2) * 1.0 for k in range(6))
+    paths = motion.Paths(shifts, places, shifts[:, 0], (0, 1, 2, 3, 4, 5), moments, 0.5)
+    described = evidence.describe(paths)
+    assert described.shape == (9, 16, evidence.DESCRIBED) and len(x) == 7
+    for side in range(2):
+        assert np.abs(described[..., 15 * side : 15 * side + 8]).max() < 1e-5, "no bend"
+        assert np.abs(described[..., 15 * side + 8 : 15 * side + 12]).max() < 1e-5, "straight and alone are the same"
+        across = np.sinh(described[..., 15 * side + 12 : 15 * side + 14]) * 4
+        assert np.abs(across - np.float32([2, 1]) * (1 - 2 * side)).max() < 1e-4
+        assert np.abs(described[..., 15 * side + 14]).max() < 1e-4, "both sides say the same"
+    assert described[0, 0, -5:].tolist() == [1, 1, 1, 1, 0.5]
+    few = evidence.describe(dataclasses.replace(paths, slots=(-1, 1, 2, 3, 4, -1)))
+    assert few[0, 0, -5:].tolist() == [0, 1, 1, 0, 0.5]
+
+
+@pytest.mark.parametrize("height, width", [(90, 160), (37, 53), (64, 64), (360, 640), (540, 960)])
+def test_the_network_begins_as_the_rule_at_any_size(weighing, height, width):
+    frames = [cv2.resize(frame, (width, height)) for frame in shaken_street((*VIDEO, 0))]
+    truth, neighbours = frames.pop(), np.stack(frames)[None]
+    path, untrained = (predict_between(model, neighbours, VIDEO, 0)[0] for model in (load_model("path"), weighing()))
+    assert untrained.shape == (height, width, 3) and untrained.dtype == np.uint8
+    scores = [vfi.psnr(truth[None], picture[None])[0] for picture in (path, untrained)]
+    assert abs(scores[0] - scores[1]) < 0.6 and np.abs(path.astype(int) - untrained).mean() < 1
+
+
+@pytest.mark.parametrize("times, t", [((-1, 1), 0), ((-3, -1, 1, 3), 0.4), ((0, 2.5, 3), 1)])
+def test_few_frames_and_any_moment(weighing, times, t):
+    frames = shaken_street((*times, t))
+    predicted = predict_between(weighing(), frames[None, :-1], times, t)
+    average = predict_between(vfi.average, frames[None, :-1], times, t)
+    assert vfi.psnr(frames[-1:], predicted)[0] > vfi.psnr(frames[-1:], average)[0] + 3
+
+
+def test_same_pictures_give_the_same_picture(weighing):
+    still = np.repeat(shaken_street((0,)), 6, axis=0)[None]
+    assert np.abs(predict_between(some_weights(weighing()), still, VIDEO, 0).astype(int) - still[:, 0]).max() <= 1
+
+
+def test_no_colour_that_no_picture_has(weighing):
+    frames = list(shaken_street(VIDEO))
+    pictures, weights = evidence.gather(frames, paths_of(frames))
+    predicted = models.predict_weighed(some_weights(weighing()), frames, paths_of(frames)).astype(int)
+    assert (predicted <= np.max(pictures, axis=0).astype(int) + 2).all()
+    assert (predicted >= np.min(pictures, axis=0).astype(int) - 2).all()
+
+
+def test_a_saved_model_predicts_the_same_and_fresh_weights_repeat(weighing, tmp_path):
+    model, frames = some_weights(weighing()), shaken_street(VIDEO)[None]
     model.save(tmp_path / "motion.keras")
     loaded = load_model(tmp_path / "motion.keras")
-    assert np.abs(loaded.predict_on_batch(inputs) - model.predict_on_batch(inputs)).max() < 1e-6
-    again = motion()
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights(), strict=True))
+    assert isinstance(loaded, moving.MotionModel) and not isinstance(load_model("dncnn"), moving.MotionModel)
+    assert np.array_equal(predict_between(loaded, frames, VIDEO, 0), predict_between(model, frames, VIDEO, 0))
+    again = weighing().get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(weighing().get_weights(), again, strict=True))
 
 
-def test_it_keeps_to_its_budget(motion, tmp_path):
-    model = motion()
-    assert model.count_params() <= 2.5e6
-    model.save(tmp_path / "motion.keras")
+def test_it_keeps_to_its_budget(weighing, tmp_path):
+    weighing().save(tmp_path / "motion.keras")
     assert (tmp_path / "motion.keras").stat().st_size <= 10e6
 
 
-def test_sixteen_bits_leave_motion_and_colours_alone(motion):
-    model = training.compile_for_training(motion(), "charbonnier", 1e-3, 10, "mixed_bfloat16")
-    precise = [layer for layer in model.layers if layer.compute_dtype == "float32" and layer.weights]
-    heads = [layer for layer in model.layers if type(layer).__name__ == "Conv2D" and layer not in precise]
-    assert all(layer.activation.__name__ != "linear" for layer in heads) and len(heads) > 10
-    inputs = RANDOM.integers(0, 256, (1, 24, 32, 18), dtype=np.uint8)
-    assert np.abs(model.predict_on_batch(inputs) - motion().predict_on_batch(inputs)).max() < 0.05
-
-
-def some_motion(motion):
-    """A network with weights that are not those of its start, and six frames that move."""
-    model, random = motion(), np.random.default_rng(1)
-    model.set_weights([weight + random.normal(0, 0.02, weight.shape) for weight in model.get_weights()])
-    window = np.stack([smooth_image(80, 112, at=(1.5 * t, t)) for t in (-3, -2, -1, 1, 2, 3)], axis=1)
-    return model, np.rint(255 * window).astype(np.uint8)
+def test_sixteen_bits_leave_weights_and_colours_alone(weighing):
+    model = training.compile_for_training(some_weights(weighing()), "log_error", 1e-3, 10, "mixed_bfloat16")
+    precise = [layer for layer in model.layers if layer.compute_dtype == "float32"]
+    coarse = [layer for layer in model.layers if layer not in precise]
+    assert all(layer.activation.__name__ != "linear" for layer in coarse) and len(coarse) > 10
+    frames = list(shaken_street(VIDEO))
+    arrays = arrays_for(frames, paths_of(frames))
+    exact = some_weights(weighing()).predict_on_batch(arrays)
+    assert np.abs(model.predict_on_batch(arrays) - exact).max() < 0.05
 
 
 UNDER_JAX = """
@@ -232,46 +318,162 @@ from stages import training
 from stages.models import load_model
 assert keras.backend.backend() == "jax"
 model = load_model(sys.argv[2])
-np.save(sys.argv[4], model.predict_on_batch(np.load(sys.argv[3])))
-model = training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
-target = np.zeros((*np.load(sys.argv[3]).shape[:3], 3), np.float32)
-print("loss", model.train_on_batch(np.load(sys.argv[3]), target)[0])
+arrays = [np.load(sys.argv[3])[name] for name in ("pictures", "rule", "description")]
+np.save(sys.argv[4], model.predict_on_batch(arrays))
+model = training.compile_for_training(model, "log_error", 1e-3, 10, "float32")
+print("loss", model.test_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))[0])
+model.train_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))
 """
 
 
-def test_tensorflow_and_jax_draw_the_same_and_both_train(motion, tmp_path):
+def test_tensorflow_and_jax_predict_the_same_and_both_train(weighing, tmp_path):
     pytest.importorskip("jax")
-    model, neighbours = some_motion(motion)
+    model, frames = some_weights(weighing()), list(shaken_street(VIDEO))
     model.save(tmp_path / "a.keras")
-    inputs = vfi.innermost(neighbours, 6)
-    np.save(tmp_path / "in.npy", inputs)
-    paths = [vfi.ROOT, tmp_path / "a.keras", tmp_path / "in.npy", tmp_path / "out.npy"]
+    arrays = arrays_for(frames, paths_of(frames))
+    np.savez(tmp_path / "in.npz", **dict(zip(("pictures", "rule", "description"), arrays)))
+    paths = [vfi.ROOT, tmp_path / "a.keras", tmp_path / "in.npz", tmp_path / "out.npy"]
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW + UNDER_JAX, *map(str, paths)]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(inputs)).max() < 1e-3
-    model = training.compile_for_training(model, "charbonnier", 1e-3, 10, "float32")
-    loss = model.train_on_batch(inputs, np.zeros((*inputs.shape[:3], 3), np.float32))[0]
+    assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(arrays)).max() < 1e-3
+    model = training.compile_for_training(model, "log_error", 1e-3, 10, "float32")
+    loss = model.test_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))[0]
     assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
 
 
-def test_large_frames_are_drawn_from_the_motion_of_small_ones(motion):
-    model, neighbours = some_motion(motion)
-    assert isinstance(model, MotionModel) and not isinstance(load_model("dncnn"), MotionModel)
-    whole = model.predict_on_batch(vfi.innermost(neighbours, 6))
-    same = move_pixels(model, neighbours, tile=512, side=112)
-    assert same.shape == whole.shape
-    assert np.abs(same - whole).max() < 1e-4, "nothing is shrunk, nothing changes"
-    shrunk = move_pixels(model, neighbours, tile=512, side=56)
-    for tile in (40, 16):
-        assert np.abs(move_pixels(model, neighbours, tile=tile, side=56) - shrunk).max() < 1e-4
+# What it learns from --------------------------------------------------------------------------------------------
 
 
-def test_large_motion_is_followed_on_a_shrunken_copy(motion):
-    neighbours, truth = vfi.split_middle(passing_street(x=240, y=-150, height=240, width=400))
-    whole = vfi.to_uint8(motion().predict_on_batch(vfi.innermost(neighbours, 6)))
-    shrunk = vfi.to_uint8(move_pixels(motion(), neighbours, tile=512, side=80))
-    assert vfi.psnr(truth, shrunk)[0] > vfi.psnr(truth, whole)[0] + 3
+@pytest.fixture
+def crops(folder):
+    frames = {"a": shaken_street(range(-12, 13)), "b": shaken_street(range(-12, 13), 144, 208)}
+    return path_crops.get_crops(frames, "street", 6, 80)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VFI_WORK", str(tmp_path))
+    return tmp_path
+
+
+def test_windows_have_the_frames_that_their_times_say():
+    frames = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 24, 3), np.uint8)
+    seen = set()
+    for seed in range(300):
+        neighbours, times, truth = path_crops.random_window(frames, np.random.default_rng(seed))
+        assert np.unique([frame[0, 0, 0] for frame in neighbours]).size == len(times), "captions aside"
+        if truth.std() == 0:
+            assert [int(frame[0, 0, 0]) - int(truth[0, 0, 0]) for frame in neighbours] == times
+        assert sum(time < 0 for time in times) and sum(time > 0 for time in times)
+        seen |= {(len(times), tuple(times))}
+    assert {count for count, _ in seen} >= {2, 4, 6}
+    assert {VIDEO, (-3, -2, -1, 1, 2, 3)} <= {times for _, times in seen}
+    assert any(times[0] != -times[-1] for _, times in seen), "also moments that are not the middle"
+
+
+def test_large_frames_are_shrunk_to_what_the_network_sees():
+    frames = np.zeros((20, 500, 800, 3), np.uint8)
+    for seed in range(5):
+        truth = path_crops.random_window(frames, np.random.default_rng(seed))[2]
+        assert truth[..., 0].size <= evidence.WORKING
+
+
+def test_crops_are_what_the_network_sees_and_truth_fits(crops):
+    part = np.load(crops[0])
+    assert part["pictures"].shape == (80, 80, 33) and part["rule"].shape == (80, 80, 5)
+    assert part["description"].shape == (40, 40, 35) and part["truth"].shape == (80, 80, 3)
+    scores = []
+    for path in crops:
+        part = np.load(path)
+        middle = moving.Blend()(part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 9), np.float32))
+        scores.append(vfi.psnr(part["truth"][None], vfi.to_uint8(ops.convert_to_numpy(middle)))[0])
+    assert np.median(scores) > 28, "the truth lies where the pictures do"
+
+
+def test_crops_are_kept_and_what_is_missing_is_made_the_same(crops, folder):
+    before = {path: path.read_bytes() for path in crops}
+    kept = crops[0].stat().st_mtime_ns
+    crops[-1].unlink()
+    frames = {"a": shaken_street(range(-12, 13)), "b": shaken_street(range(-12, 13), 144, 208)}
+    assert path_crops.get_crops(frames, "street", 6, 80) == crops
+    assert crops[0].stat().st_mtime_ns == kept
+    for name in np.load(crops[-1]).files:
+        with open(crops[-1], "rb") as made:
+            assert made.read() == before[crops[-1]], name
+
+
+def test_batches_repeat_and_hold_one_size(crops, folder):
+    larger = path_crops.get_crops({"c": shaken_street(range(-12, 13), 176, 240)}, "large", 4, 160)
+    batches = path_crops.PathBatches(crops + larger, 2)
+    sizes = set()
+    for k in range(12):
+        (inputs, targets), (again, _) = batches[k], batches[k]
+        assert all(np.array_equal(inputs[name], again[name]) for name in inputs)
+        assert targets.dtype == np.float32 and targets.min() >= 0 and targets.max() <= 1
+        assert inputs["description"].shape[1] * 2 == inputs["pictures"].shape[1] == targets.shape[1]
+        sizes.add((len(targets), targets.shape[1]))
+    assert (2, 160) in sizes and (8, 80) in sizes
+
+
+def test_flipping_turns_round_what_points_there(crops):
+    """Mirrored paths are described as the mirrored description says."""
+    paths = paths_of(list(shaken_street(VIDEO)))
+    width = paths.flows.shape[2]
+
+    def mirrored(field, place=False):
+        turned = field[..., ::-1, :] * np.float32([-1, 1])
+        return turned + np.float32([width - 1, 0]) if place else turned
+
+    other = dataclasses.replace(
+        paths, shifts=mirrored(paths.shifts), places=mirrored(paths.places, True), flows=mirrored(paths.flows)
+    )
+    described = evidence.describe(paths)[:, ::-1].copy()
+    described[..., evidence.ACROSS] *= -1
+    assert np.abs(evidence.describe(other) - described).max() < 1e-2
+
+    class Both:  # draws that both flips are made
+        def random(self):
+            return 0.0
+
+    part, flipped = np.load(crops[0]), path_crops.flip(crops[0], Both())
+    assert np.array_equal(flipped["truth"], part["truth"][::-1, ::-1])
+    signs = flipped["description"] / np.where(part["description"] == 0, 1, part["description"])[::-1, ::-1]
+    changed = {k for k in range(evidence.DESCRIBED) if (signs[..., k] == -1).any()}
+    assert changed <= {*evidence.ACROSS, *(k + 1 for k in evidence.ACROSS)} and len(changed) > 10
+
+
+def test_it_learns_whom_to_believe(weighing, crops, folder):
+    """Where the truth is what one side alone fetches, the network comes to choose it, and a resumed run is its own."""
+    for path in crops:
+        part = dict(np.load(path))
+        np.savez(path, **{**part, "truth": part["pictures"][..., 18:21]})
+    budget = training.Budget(epochs=2, steps_per_epoch=20, batch_size=4, crop=80, learning_rate=3e-3)
+    batches = path_crops.PathBatches(crops, 4)
+    before = np.mean([training.log_error(y, weighing()(x)) for x, y in (batches[k] for k in range(3))])
+    trained = training.train(weighing(), batches, batches[100], name="motion-try", budget=budget, loss="log_error")
+    after = np.mean([training.log_error(y, trained(x)) for x, y in (batches[k] for k in range(3))])
+    assert after < before - 0.5
+
+
+def test_the_test_curve_is_measured_on_whole_frames(weighing):
+    frames = {"a": shaken_street(range(-12, 13))}
+    windows = vfi.build_windows({"a": 25}, spacing="video")
+    measure, average = path_crops.test_on(frames, windows, 2)
+    neighbours, truth = vfi.take_windows(frames, vfi.spread(windows, 2))
+    assert average == pytest.approx(vfi.psnr(truth, vfi.average(neighbours)).mean())
+    made = predict_between(load_model("path"), neighbours, VIDEO, 0)
+    assert measure(load_model("path"))["test_psnr"] == pytest.approx(vfi.psnr(truth, made).mean())
+    assert measure(weighing())["test_psnr"] > average
+
+
+def test_log_error_is_worth_the_same_to_easy_and_hard_pictures():
+    target = RANDOM.random((2, 16, 16, 3), dtype=np.float32)
+    smooth = np.float32([0.1, 0.01])[:, None, None, None]  # even errors, so the detail is right
+    full, half = (ops.convert_to_numpy(training.log_error(target, target + part * smooth)) for part in (1, 0.5))
+    assert (full - half)[0] == pytest.approx(np.log(4), abs=0.05) and (full - half)[1] > 0.9
+    rough = target + 0.1 * np.where(np.indices((16, 16)).sum(axis=0) % 2, 1, -1)[None, :, :, None].astype(np.float32)
+    assert (ops.convert_to_numpy(training.log_error(target, rough)) > full[0] + 2).all(), "detail counts"
 
 
 def test_windows_of_every_second_frame():

@@ -15,18 +15,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """  # for a program that must do where only JAX is installed
-MOTION = (
-    "motion",
-    "moving",
-    "convolution",
-    "head",
-    "inner",
-    "coarse_to_fine_flow",
-    "compare",
-    "align",
-    "amplify",
-    "refinement",
-)
+MOTION = ("motion_network", "convolution", "unet")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -55,6 +44,6 @@ def network(name: str):
         KeyError: if there is none of that name.
     """
     if name == "motion":
-        return definitions("07_motion_aware.ipynb", *MOTION)["motion"]()
+        return definitions("07_motion_aware.ipynb", *MOTION)["motion_network"]()
     variants = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}
     return definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"](**variants[name], name=name)

@@ -1,0 +1,123 @@
+"""What a network sees of paths and of the pictures that they fetch, and what its answer changes: notebook 07."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from stages import motion
+
+WORKING = 4 * motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
+PICTURES = 9  # that a network weighs
+DESCRIBED = 35  # channels of `describe`; these of them are x-components, and each one's y follows it:
+ACROSS = [15 * side + 2 * k for side in range(2) for k in range(7)]
+LEAST = 0.004  # the weight with which pictures begin that the classic does not use
+
+
+def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
+    """Shifts to an inner frame by its own side alone, a straight line: for what is hidden on the other side.
+
+    Args:
+        paths: from `motion.follow`.
+        side: 0 for the inner frame before, 1 for the one after.
+
+    Returns:
+        float32 `[h, w, 2]`, px of the grid; those of the path where the side has one frame.
+    """
+    inner, outer = 2 + side, 1 + 3 * side
+    if paths.slots[outer] < 0:
+        return paths.shifts[side, -1]
+    share = (paths.moments[inner] - paths.position) / (paths.moments[outer] - paths.moments[inner])
+    return share * (paths.places[side, outer] - paths.places[side, inner])
+
+
+def describe(paths: motion.Paths) -> np.ndarray:
+    """What a network may know of the paths: float32 `[h, w, 35]`, distances as their inverse hyperbolic sines.
+
+    For either side: how far the outer four places are from the straight line through the inner two; how far the
+    straight and the one-sided shift are from the path's; the way between the inner two in steps of 4 px (x and y of
+    each); and how far the two sides are apart. Then whether the outer four slots hold a frame, and the moment's
+    position.
+
+    Args:
+        paths: from `motion.follow` with the orders (2, 6).
+    """
+    described = []
+    for side in range(2):
+        before, after = paths.places[side, 2:4]
+        across = (after - before) * (1 - 2 * side)  # to the other inner frame
+        for slot in (0, 1, 4, 5):
+            bent = paths.places[side, slot] - before - paths.moments[slot] * (after - before)
+            described.append(bent if paths.slots[slot] >= 0 else np.zeros_like(bent))
+        others = paths.shifts[side, 0], one_sided(paths, side)
+        described += [*(shift - paths.shifts[side, -1] for shift in others), across / 4]
+        apart = paths.shifts[side, -1] + across - paths.shifts[1 - side, -1]
+        described.append(np.linalg.norm(apart, axis=-1, keepdims=True))
+    known = [float(paths.slots[slot] >= 0) for slot in (0, 1, 4, 5)] + [paths.position]
+    shape = (*described[0].shape[:2], len(known))
+    return np.concatenate([np.arcsinh(np.concatenate(described, axis=-1)), np.full(shape, known, np.float32)], axis=-1)
+
+
+def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Nine pictures for a network to weigh, and the classic's weights of five of them (see `motion.fetch_pictures`).
+
+    Before the average, which is the last, come four that the classic does not use: each inner frame's pixels along
+    straight paths, and along paths that its own side would lay alone.
+    """
+    pictures, weights = motion.fetch_pictures(frames, paths)
+    inner = [frames[slot] for slot in paths.slots[2:4]]
+    straight = [motion.fetch(frame, shift)[0] for frame, shift in zip(inner, paths.shifts[:, 0])]
+    alone = [motion.fetch(frame, one_sided(paths, side))[0] for side, frame in enumerate(inner)]
+    return [*pictures[:-1], *straight, *alone, pictures[-1]], weights
+
+
+def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a network looks at: pictures, the classic's weights, and `describe`, on a copy if the frames are large.
+
+    Args:
+        frames: n of uint8 `[H, W, 3]`.
+        paths: from `motion.follow`.
+        pictures, weights: of `gather`.
+
+    Returns:
+        uint8 `[h, w, 33]` (the inner two frames as they stand come last), uint8 `[h, w, 5]` (255 is 1), and float32
+        `[h / 2, w / 2, 35]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
+        larger one's copy has an area of about `WORKING`.
+    """
+    height, width = pictures[0].shape[:2]
+    scale = min(1.0, (WORKING / (height * width)) ** 0.5)
+    size = [-(-round(side * scale) // 16) * 16 for side in (height, width)]
+
+    def fit(image: np.ndarray, part: int = 1) -> np.ndarray:
+        """The image on the network's copy, or on one that is half as large."""
+        if scale < 1:
+            return cv2.resize(image, (size[1] // part, size[0] // part), interpolation=cv2.INTER_AREA)
+        if part > 1:
+            kernel = cv2.INTER_AREA if image.shape[1] > width // part else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width // part, height // part), interpolation=kernel)
+        below, right = size[0] // part - image.shape[0], size[1] // part - image.shape[1]
+        return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+
+    seen = [fit(picture) for picture in (*pictures, *(frames[slot] for slot in paths.slots[2:4]))]
+    rule = np.stack([cv2.convertScaleAbs(fit(weight), alpha=255) for weight in weights], axis=-1)
+    described = [fit(part, 2) for part in np.moveaxis(describe(paths), -1, 0)]
+    return np.concatenate(seen, axis=-1), rule, np.stack(described, axis=-1)
+
+
+def correct(weights: list, correction: np.ndarray) -> list[np.ndarray]:
+    """The classic's weights of five of nine pictures, multiplied by e to the power of a network's correction.
+
+    Args:
+        weights: of `gather`; those that the classic does not use begin with `LEAST`.
+        correction: float32 `[h, w, 9]`, of frames as `look` shows them.
+
+    Returns:
+        Nine of float32 `[H, W]`; their sum is any.
+    """
+    height, width = weights[0].shape
+    if height * width > WORKING:
+        parts = [cv2.resize(part, (width, height)) for part in np.moveaxis(correction, -1, 0)]
+    else:
+        parts = np.moveaxis(correction[:height, :width], -1, 0)
+    known = [*weights[:-1], *[0] * (PICTURES - len(weights)), weights[-1]]
+    return [(weight + np.float32(LEAST)) * np.exp(part) for weight, part in zip(known, parts)]

@@ -1,0 +1,203 @@
+"""Crops of what paths fetch, and batches of them, for the network that weighs it: notebook 07.
+
+Find, follow and fetch do not change while the network learns to weigh. So they are done once, before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+import vfi_utils as vfi
+from stages import evidence, models, motion
+
+SPACINGS = {  # times of six neighbours around the frame at 0, and how often they are drawn
+    (-5, -3, -1, 1, 3, 5): 0.5,  # a video's own
+    (-3, -2, -1, 1, 2, 3): 0.25,  # the article's
+    (-7, -4, -1, 2, 5, 8): 0.1,  # a third of the way
+    (-9, -5, -1, 3, 7, 11): 0.05,  # a quarter
+    (-10, -6, -2, 2, 6, 10): 0.05,  # even, and faster
+    (-4, -3, -1, 2, 3, 4): 0.05,
+}
+CROPS_PER_WINDOW = 3
+CAPTIONED = 0.06  # share of the windows on which a caption stands still
+
+
+def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list[np.ndarray], list[float], np.ndarray]:
+    """Neighbours, their times around 0, and the frame at 0, of uint8 `[T, H, W, 3]`.
+
+    The spacing is one of `SPACINGS`, forwards or backwards; a third each has six, four or two neighbours, and fewer at
+    the ends of a clip. Frames are shrunk by 2 or 4 at times, if at least 80 px are left, and to `evidence.WORKING`.
+    """
+    while True:
+        times = np.array(list(SPACINGS)[random.choice(len(SPACINGS), p=list(SPACINGS.values()))])
+        times = times if random.random() < 0.5 else -times[::-1]
+        times = times[3 - (reach := random.integers(1, 4)) : 3 + reach]
+        middle = random.integers(1, len(frames) - 1)
+        there = (times + middle >= 0) & (times + middle < len(frames))
+        if there[reach - 1] and there[reach] and (there.all() or random.random() < 0.2):
+            break
+    chosen = [np.array(frames[middle + time]) for time in (*times[there], 0)]
+    height, width = chosen[0].shape[:2]
+    shrink = random.choice([1, 2, 4], p=[0.7, 0.15, 0.15])
+    shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / evidence.WORKING) ** 0.5)
+    if shrink > 1:
+        size = int(width / shrink), int(height / shrink)
+        chosen = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in chosen]
+    if random.random() < CAPTIONED:
+        write_captions(chosen, random)
+    return chosen[:-1], times[there].astype(float).tolist(), chosen[-1]
+
+
+def write_captions(frames: list[np.ndarray], random: np.random.Generator) -> None:
+    """Write the same random words on all frames, at the same places."""
+    height, width = frames[0].shape[:2]
+    for _ in range(random.integers(1, 4)):
+        words = "".join(chr(letter) for letter in random.integers(65, 123, size=random.integers(3, 14)))
+        place = int(random.integers(0, width * 2 // 3)), int(random.integers(8, height))
+        colour = random.integers(0, 256, 3).tolist() if random.random() < 0.5 else [255, 255, 255]
+        size, edged = random.uniform(0.3, 1.4), random.random() < 0.5
+        thick = max(1, int(size * random.uniform(1, 2.6)))
+        for frame in frames:
+            for inks, strokes in (((0, 0, 0), thick + 2), (colour, thick))[not edged :]:
+                cv2.putText(frame, words, place, cv2.FONT_HERSHEY_DUPLEX, size, inks, strokes, cv2.LINE_AA)
+
+
+def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random.Generator) -> list[dict]:
+    """Up to three crops of one window: what `evidence.look` shows, and the ground truth.
+
+    Crops are drawn where the classic is wrong more often than elsewhere: there is something to learn.
+
+    Args:
+        neighbours, times, truth: of `random_window`.
+        crop: px, the longest side of the square; a multiple of 16.
+        random: draws the places.
+
+    Returns:
+        Dicts of "pictures" uint8 `[c, c, 33]`, "rule" uint8 `[c, c, 5]`, "description" float16 `[c / 2, c / 2, 35]`,
+        and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
+    """
+    flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
+    paths = motion.follow(flows, times, 0, (2, 6))
+    pictures, weights = evidence.gather(neighbours, paths)
+    classic = motion.blend([*pictures[:4], pictures[-1]], weights)
+    pictures, rule, description = evidence.look(neighbours, paths, pictures, weights)
+    height, width = (side // 2 * 2 for side in truth.shape[:2])
+    crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
+    wrong = cv2.blur(cv2.absdiff(classic, truth).astype(np.float32).mean(axis=-1), (crop, crop))
+    for _ in range(CROPS_PER_WINDOW):
+        corners = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1], size=(3, 2))
+        y, x = max(corners[: random.choice([1, 3])], key=lambda corner: wrong[tuple(corner + crop // 2 - 1)])
+        whole, half = np.s_[y : y + crop, x : x + crop], np.s_[y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
+        crops.append({"pictures": pictures[whole], "rule": rule[whole], "truth": truth[whole]})
+        crops[-1]["description"] = description[half].astype(np.float16)
+    return crops
+
+
+def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0) -> list[Path]:
+    """Files of crops under `work/paths/<name>/`, three for each of as many random windows; those that exist are kept.
+
+    Args:
+        frames: uint8 `[T, H, W, 3]` of each sequence, as `get_frames` returns them.
+        name: of the folder; other frames need another one.
+        windows: how many, from the sequences in turn, whatever their length.
+        crop: px, the longest side of the square; a multiple of 16.
+        seed: of what is drawn; file k depends on it and on k alone.
+    """
+    folder, begun, files = vfi.work("paths", f"{name}-{crop}-{seed}"), time.monotonic(), []
+    folder.mkdir(parents=True, exist_ok=True)
+    made = 0
+    for number in range(windows):
+        names = [folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)]
+        files += names
+        if names[-1].exists():
+            continue
+        random = np.random.default_rng([seed, number])
+        sequence = sorted(frames)[number % len(frames)]
+        for path, part in zip(names, cut_crops(*random_window(frames[sequence], random), crop, random)):
+            unfinished = path.with_suffix(f".{os.getpid()}.part.npz")
+            np.savez(unfinished, **part)
+            os.replace(unfinished, path)
+        made += 1
+        if made in (10, 50) or made % 250 == 0:
+            pace = (time.monotonic() - begun) / made
+            print(
+                f"{number + 1} of {windows} windows followed; {pace * (windows - number - 1):.0f} s to go", flush=True
+            )
+    return files
+
+
+class PathBatches(keras.utils.PyDataset):
+    """Training batches, without end: crops of `get_crops`, flipped at random. `batches[k]` depends on seed and k alone.
+
+    Crops of one size fill a batch, so that a batch of smaller ones holds more of them.
+
+    Args:
+        files: of `get_crops`.
+        batch_size: crops of the largest size in a batch.
+        seed: of the order and the flips.
+
+    Returns, for each k:
+        inputs: a dict of "pictures", "rule" and "description", as `evidence.look` gives them.
+        targets: float32 `[B, c, c, 3]` in [0, 1].
+    """
+
+    num_batches = None  # keras' word for "without end"
+
+    def __init__(self, files: list[Path], batch_size: int, seed: int = 0):
+        super().__init__(workers=1, max_queue_size=4)
+        self.groups: dict[int, list[Path]] = {}
+        for path in files:
+            with np.load(path) as part:
+                self.groups.setdefault(part["truth"].shape[0], []).append(path)
+        self.batch_size, self.seed = batch_size, seed
+
+    def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        random, largest = np.random.default_rng([self.seed, k]), max(self.groups)
+        counts = {size: self.batch_size * largest**2 // size**2 for size in self.groups}
+        pixels = np.array([len(self.groups[size]) * size for size in self.groups], float)
+        size = list(self.groups)[random.choice(len(pixels), p=pixels / pixels.sum())]
+        batch = [flip(path, random) for path in random.choice(self.groups[size], counts[size])]
+        inputs = {name: np.stack([part[name] for part in batch]) for name in ("pictures", "rule", "description")}
+        inputs["description"] = inputs["description"].astype(np.float32)
+        return inputs, np.stack([part["truth"] for part in batch]).astype(np.float32) / 255
+
+
+def test_on(frames: dict[str, np.ndarray], windows, count: int = 32):
+    """Validation for `training.train`, and the average's PSNR in it, in dB: windows evenly spread, whole frames.
+
+    Args:
+        frames, windows: as `get_frames(dataset, "test")` returns them; the frames of any size.
+        count: of windows.
+
+    Returns:
+        A function of a model that returns {"test_loss": mean squared error, "test_psnr": dB}, and a float.
+    """
+    rows = list(vfi.spread(windows, count).itertuples())
+    parts = [vfi.split_middle(vfi.window_of(frames, row)[None]) for row in rows]
+    times = [vfi.window_times(getattr(row, "spacing", "article"), part[0].shape[1]) for row, part in zip(rows, parts)]
+
+    def measure(model) -> dict[str, float]:
+        predicted = [models.predict_between(model, part[0], moments, 0) for part, moments in zip(parts, times)]
+        psnr = np.concatenate([vfi.psnr(part[1], picture) for part, picture in zip(parts, predicted)])
+        return {"test_loss": float((10 ** (-psnr / 10)).mean()), "test_psnr": float(psnr.mean())}
+
+    return measure, measure(vfi.average)["test_psnr"]
+
+
+def flip(path: Path, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """A crop, turned over at random across and down; what points there turns round."""
+    with np.load(path) as stored:
+        part = {name: stored[name] for name in stored.files}
+    for axis, first in ((1, 0), (0, 1)):
+        if random.random() < 0.5:
+            part = {name: np.flip(values, axis) for name, values in part.items()}
+            sign = np.ones(part["description"].shape[-1], part["description"].dtype)
+            sign[[channel + first for channel in evidence.ACROSS]] = -1
+            part["description"] = part["description"] * sign
+    return part

@@ -8,9 +8,9 @@ import numpy as np
 from stages import motion
 
 WORKING = 4 * motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
-PICTURES = 9  # that a network weighs
-DESCRIBED = 35  # channels of `describe`; these of them are x-components, and each one's y follows it:
-ACROSS = [15 * side + 2 * k for side in range(2) for k in range(7)]
+PICTURES = 7  # that a network weighs
+DESCRIBED = 31  # channels of `describe`; these of them are x-components, and each one's y follows it:
+ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
 LEAST = 0.004  # the weight with which pictures begin that the classic does not use
 
 
@@ -32,15 +32,11 @@ def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
 
 
 def describe(paths: motion.Paths) -> np.ndarray:
-    """What a network may know of the paths: float32 `[h, w, 35]`, distances as their inverse hyperbolic sines.
+    """What a network may know of the paths: float32 `[h, w, 31]`, distances as their inverse hyperbolic sines.
 
-    For either side: how far the outer four places are from the straight line through the inner two; how far the
-    straight and the one-sided shift are from the path's; the way between the inner two in steps of 4 px (x and y of
-    each); and how far the two sides are apart. Then whether the outer four slots hold a frame, and the moment's
-    position.
-
-    Args:
-        paths: from `motion.follow` with the orders (2, 6).
+    For either side: how far the outer four places are from the straight line through the inner two, how far the
+    one-sided shift is from the path's, the way between the inner two in steps of 4 px (x and y of each), and how far
+    the two sides are apart. Then whether the outer four slots hold a frame, and the moment's position.
     """
     described = []
     for side in range(2):
@@ -49,8 +45,7 @@ def describe(paths: motion.Paths) -> np.ndarray:
         for slot in (0, 1, 4, 5):
             bent = paths.places[side, slot] - before - paths.moments[slot] * (after - before)
             described.append(bent if paths.slots[slot] >= 0 else np.zeros_like(bent))
-        others = paths.shifts[side, 0], one_sided(paths, side)
-        described += [*(shift - paths.shifts[side, -1] for shift in others), across / 4]
+        described += [one_sided(paths, side) - paths.shifts[side, -1], across / 4]
         apart = paths.shifts[side, -1] + across - paths.shifts[1 - side, -1]
         described.append(np.linalg.norm(apart, axis=-1, keepdims=True))
     known = [float(paths.slots[slot] >= 0) for slot in (0, 1, 4, 5)] + [paths.position]
@@ -59,16 +54,14 @@ def describe(paths: motion.Paths) -> np.ndarray:
 
 
 def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Nine pictures for a network to weigh, and the classic's weights of five of them (see `motion.fetch_pictures`).
+    """Seven pictures for a network to weigh, and the classic's weights of five of them (see `motion.fetch_pictures`).
 
-    Before the average, which is the last, come four that the classic does not use: each inner frame's pixels along
-    straight paths, and along paths that its own side would lay alone.
+    Before the average, which is the last, come two that the classic does not use: each inner frame's pixels along paths
+    that its own side would lay alone.
     """
     pictures, weights = motion.fetch_pictures(frames, paths)
-    inner = [frames[slot] for slot in paths.slots[2:4]]
-    straight = [motion.fetch(frame, shift)[0] for frame, shift in zip(inner, paths.shifts[:, 0])]
-    alone = [motion.fetch(frame, one_sided(paths, side))[0] for side, frame in enumerate(inner)]
-    return [*pictures[:-1], *straight, *alone, pictures[-1]], weights
+    alone = [motion.fetch(frames[slot], one_sided(paths, side)) for side, slot in enumerate(paths.slots[2:4])]
+    return [*pictures[:-1], *alone, pictures[-1]], weights
 
 
 def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,8 +73,8 @@ def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np
         pictures, weights: of `gather`.
 
     Returns:
-        uint8 `[h, w, 33]` (the inner two frames as they stand come last), uint8 `[h, w, 5]` (255 is 1), and float32
-        `[h / 2, w / 2, 35]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
+        uint8 `[h, w, 27]` (the inner two frames as they stand come last), uint8 `[h, w, 5]` (255 is 1), and float32
+        `[h / 2, w / 2, 31]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
         larger one's copy has an area of about `WORKING`.
     """
     height, width = pictures[0].shape[:2]
@@ -105,14 +98,14 @@ def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np
 
 
 def correct(weights: list, correction: np.ndarray) -> list[np.ndarray]:
-    """The classic's weights of five of nine pictures, multiplied by e to the power of a network's correction.
+    """The classic's weights of five of seven pictures, multiplied by e to the power of a network's correction.
 
     Args:
         weights: of `gather`; those that the classic does not use begin with `LEAST`.
-        correction: float32 `[h, w, 9]`, of frames as `look` shows them.
+        correction: float32 `[h, w, 7]`, of frames as `look` shows them.
 
     Returns:
-        Nine of float32 `[H, W]`; their sum is any.
+        Seven of float32 `[H, W]`; their sum is any.
     """
     height, width = weights[0].shape
     if height * width > WORKING:

@@ -247,7 +247,7 @@ class FramePredictor:
             flows = flows or motion.find_flows([motion.grid_copy(frame) for frame in frames])
             if isinstance(self.model, PathPredictor):
                 return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
-            return predict_weighed(self.model, frames, motion.follow(flows, times, t, (2, 6)))
+            return predict_weighed(self.model, frames, motion.follow(flows, times, t, (motion.SLOTS,)))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]
         if not hasattr(self.model, "predict_on_batch"):

@@ -165,35 +165,38 @@ def displacements(flows: list, slots, origin: int, points: np.ndarray, used: ran
             if slots[slot] >= 0:
                 flow = flows[min(slots[slot], slots[slot - direction])][direction < 0]
                 moved[slot] += sample(flow, points + moved[slot])
-    return moved, np.tensordot(weights, moved, axes=1)
+    return moved, np.stack([sum(share * part for share, part in zip(row, moved) if share) for row in weights])
 
 
-def enlarge(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A field of shifts brought from the grid to a frame of `size` (height, width), in that frame's px."""
-    height, width = size
-    scale = np.array([width / field.shape[1], height / field.shape[0]], np.float32)
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR) * scale
-
-
-def fetch(frame: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels fetched from where `shift` says, by a cubic, and how far beyond the frame that is.
+def fetch(frame: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Pixels fetched from where `shift` says, by a cubic: uint8 `[H, W, 3]`.
 
     Args:
         frame: uint8 `[H, W, 3]`.
         shift: float32 `[h, w, 2]`, px of the grid.
-
-    Returns:
-        uint8 `[H, W, 3]`, and float32 `[H, W]` in px, 0 inside.
     """
     height, width = frame.shape[:2]
-    at = pixel_grid(height, width) + enlarge(shift, (height, width))
-    beyond = [cv2.absdiff(at[..., k], np.clip(at[..., k], 0, side - 1)) for k, side in enumerate((width, height))]
-    return sample(frame, at, cv2.INTER_CUBIC), cv2.max(*beyond)
+    scale = np.array([width / shift.shape[1], height / shift.shape[0]], np.float32)
+    at = cv2.resize(shift * scale, (width, height), interpolation=cv2.INTER_LINEAR)
+    return sample(frame, cv2.add(at, pixel_grid(height, width)), cv2.INTER_CUBIC)
+
+
+def inside(shift: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Trust in what is fetched from near or beyond the edges of a frame of `size` (height, width): float32 `[H, W]`.
+
+    It is 1 inside, and e to the power of minus the distance in px outside. `shift` is as in `fetch`.
+    """
+    height, width = shift.shape[:2]
+    at, beyond = pixel_grid(height, width) + shift, 0.0
+    for k, (side, whole) in enumerate(((width, size[1]), (height, size[0]))):
+        beyond = np.maximum(beyond, np.abs(at[..., k] - np.clip(at[..., k], 0, side - 1)) * np.float32(whole / side))
+    return cv2.resize(np.exp(-beyond), size[::-1])
 
 
 def difference(first: np.ndarray, second: np.ndarray, size: int = 1) -> np.ndarray:
     """Largest channel difference of two pictures, uint8 `[H, W, 3]`, averaged over `size` px: float32 `[H, W]`."""
-    return cv2.blur(cv2.absdiff(first, second).max(axis=-1).astype(np.float32), (size, size))
+    red, green, blue = cv2.split(cv2.absdiff(first, second))
+    return cv2.blur(cv2.max(cv2.max(red, green), blue).astype(np.float32), (size, size))
 
 
 def above(values: np.ndarray, threshold: float, softness: float) -> np.ndarray:
@@ -228,8 +231,8 @@ def weigh(pairs: list, stand: np.ndarray, position: float) -> list[np.ndarray]:
     frames looks. Pixels from beyond a frame count less, too.
 
     Args:
-        pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; how far beyond their frames they were fetched,
-            float32 `[H, W]`, px; and how far the two sides are apart, float32 `[H, W]`, px of the grid.
+        pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; `inside` of both; and how much the two sides
+            agree on the way, float32 `[H, W]`, 0 to 1.
         stand: weight of the average, float32 `[H, W]`.
         position: of the wanted moment between the inner frames, 0 to 1.
 
@@ -237,10 +240,11 @@ def weigh(pairs: list, stand: np.ndarray, position: float) -> list[np.ndarray]:
         Five of float32 `[H, W]`, whose sum is 1.
     """
     weights = []
-    for pictures, beyond, apart in pairs:
-        differ = cv2.blur(cv2.absdiff(*pictures), (5, 5)).astype(np.float32).mean(axis=-1)
-        agree = np.exp(-apart / 6 - differ / 30) + 1e-6
-        weights += [agree * (share * np.exp(-px) + 1e-6) for share, px in zip((1 - position, position), beyond)]
+    for pictures, within, agree in pairs:
+        red, green, blue = cv2.split(cv2.absdiff(*pictures))
+        differ = cv2.blur(cv2.add(cv2.add(red, green, dtype=cv2.CV_32F), blue, dtype=cv2.CV_32F), (5, 5))
+        agree = agree * np.exp(differ / -90) + 1e-6
+        weights += [agree * (share * trust + 1e-6) for share, trust in zip((1 - position, position), within)]
     scale = (1 - stand) / sum(weights)
     return [*(weight * scale for weight in weights), stand]
 
@@ -273,9 +277,9 @@ def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndar
         across = paths.places[side, 3 - side] - paths.places[side, 2 + side]  # to the other inner frame
         both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
         apart = np.linalg.norm(both[1 - side] - shifts[1 - side], axis=-1)
-        fetched = [fetch(frame, shift) for frame, shift in zip(standing, both)]
-        pairs.append((*zip(*fetched), cv2.resize(apart, size[::-1])))
-    along = [fetch(frame, flow)[0] for frame, flow in zip(standing[::-1], paths.flows)]
+        fetched, within = zip(*((fetch(frame, shift), inside(shift, size)) for frame, shift in zip(standing, both)))
+        pairs.append((fetched, within, cv2.resize(np.exp(apart / -6), size[::-1])))
+    along = [fetch(frame, flow) for frame, flow in zip(standing[::-1], paths.flows)]
     stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
     average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
     return [*pairs[0][0], *pairs[1][0], average], weigh(pairs, stand, paths.position)

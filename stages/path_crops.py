@@ -79,11 +79,11 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         random: draws the places.
 
     Returns:
-        Dicts of "pictures" uint8 `[c, c, 33]`, "rule" uint8 `[c, c, 5]`, "description" float16 `[c / 2, c / 2, 35]`,
+        Dicts of "pictures" uint8 `[c, c, 27]`, "rule" uint8 `[c, c, 5]`, "description" float16 `[c / 2, c / 2, 31]`,
         and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
-    paths = motion.follow(flows, times, 0, (2, 6))
+    paths = motion.follow(flows, times, 0, (motion.SLOTS,))
     pictures, weights = evidence.gather(neighbours, paths)
     classic = motion.blend([*pictures[:4], pictures[-1]], weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights)

@@ -90,7 +90,7 @@ def load_for(plan: Plan, name: str):
             raise ValueError(
                 f"--model {name} makes {list(made.shape[1:])} of frames [48, 64, 3]: it is no model for this."
             )
-    if name not in models.BASELINES:
+    if name not in models.BASELINES and not models.follows_paths(model):
         print(f"{name} was trained at the article's spacing, and a video's steps are even: path may well do better")
     return model
 

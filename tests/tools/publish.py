@@ -5,7 +5,8 @@ python tests/tools/publish.py WHAT ..., where WHAT is one of
 figures                            work/figures/ -> assets/figures/
 results NAME --called "a footage"  work/results/summary_NAME.csv -> assets/results_NAME.csv
 why NAME --called "a footage"      work/results/why_NAME.csv -> assets/results_why_NAME.csv
-train dncnn ... motion             trains them all alike on VFI_DATASET, to work/runs/
+train dncnn ...                    trains them all alike on VFI_DATASET, to work/runs/
+train motion                       trains it on VFI_DATASET at its own size, to work/runs/
 further dncnn ...                  trains the shipped ones further: work/runs/dncnn-further/
 models dncnn ... --called "..."    work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 readme                             assets/results_*.csv -> the tables in README.md and assets/RESULTS.md
@@ -34,7 +35,8 @@ import pandas as pd
 
 import vfi_utils as vfi
 from definitions import network
-from stages import training
+from stages import path_crops, training
+from stages.footage import dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
 from stages.models import BASELINES, gpu_name, load_model
 
@@ -43,6 +45,10 @@ BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "learning_rate", "t
 FURTHER = "-further"
 FIRST = "the first of them"
 SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even"
+SPACINGS = (
+    "half at a video's own, a quarter at the article's, the rest at thirds, quarters and wider; 6, 4 and 2 frames"
+)
+FOR_MOTION = {"epochs": 56, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "global_clipnorm": 1.0}
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -125,6 +131,8 @@ def train_model(name: str, further: bool = False, **budget) -> None:
             `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
         budget: of `training.Budget`, and loss, seed and precision; those left out suit this machine.
     """
+    if name == "motion":
+        raise ValueError("motion is trained from its start alone: python tests/tools/publish.py train motion")
     frames, _ = get_frames("", "train")
     test_frames, test_windows = get_frames("", "test")
     lengths = {sequence: len(images) for sequence, images in frames.items()}
@@ -141,6 +149,38 @@ def train_model(name: str, further: bool = False, **budget) -> None:
             for kind in (".csv", ".md"):
                 vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
     training.train_on_crops(model, frames, windows, test_frames, test_windows, name=run, budget=budget, **how)
+
+
+def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
+    """Train notebook 07's network on the clips of VFI_DATASET as they are, not shrunk; the curve is of the test clips.
+
+    Args:
+        windows: three crops of each are learned from.
+        seed: of windows, crops, and their order.
+        budget: of `training.Budget`, and precision.
+    """
+    clips = list_sequences(get_footage())
+    train, test = (
+        {clip.sequence: vfi.load_frames(clip.folder, (clip.width, clip.height)) for clip in part.itertuples()}
+        for part in (clips[clips.split == "train"], clips[clips.split == "test"])
+    )
+    lengths = {name: len(frames) for name, frames in test.items()}
+    chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 1) for name, n in lengths.items()]
+    validation, average = path_crops.test_on(test, pd.concat(chosen), len(chosen))
+    precision = budget.pop("precision", "")
+    budget = training.choose_budget(**FOR_MOTION | budget)
+    files = path_crops.get_crops(train, dataset_name(), windows, budget.crop, seed)
+    training.train(
+        network("motion"),
+        path_crops.PathBatches(files, budget.batch_size, seed),
+        validation,
+        name="motion",
+        budget=budget,
+        loss="log_error",
+        identity={"data": dataset_name(), "windows": windows, "seed": seed},
+        precision=precision,
+        average_psnr=average,
+    )
 
 
 def card_facts(card: Path) -> dict[str, str]:
@@ -168,21 +208,25 @@ def publish_model(run_name: str, called: str) -> None:
         first = f"{facts['steps']}; {data}; commit {facts['published at commit']}"
         first += f"; of these the first {facts[FIRST]}" if FIRST in facts else ""
     target.mkdir(parents=True, exist_ok=True)
-    model = network(name)
+    model, weighs = network(name), name == "motion"
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
         model.load_weights(archive.extract("model.weights.h5", folder))
     model.save(target / f"{name}.keras")
     vfi.write_atomic(target / f"{name}.csv", history.to_csv(index=False))
     settings, last = run["settings"], history.iloc[-1]
+    padded = settings.get("temporal_padding", 0)
     precision = run.get("precision") or settings["precision"]  # a run of version 1 has it among its settings
     budget = {name: settings[name] for name in BUDGET if name in settings}
-    if further:
+    if weighs:
+        budget = json.dumps(budget | {"precision": precision, "windows": settings["windows"], "seed": settings["seed"]})
+        again = ["with `VFI_DATASET` set to a folder with `train` and `test` clips,", ""]
+        again.append(f"    python tests/tools/publish.py train motion --budget '{budget}'")
+    elif further:
         budget = json.dumps(budget | {"precision": precision, "loss": settings["loss"], "seed": settings["seed"]})
         again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
         again.append(f"    python tests/tools/publish.py further {name} --budget '{budget}'")
     else:
-        notebook = "07" if name == "motion" else "04"
-        again = [f"in notebook {notebook} set `DATASET` to a folder of clips and, before training,", ""]
+        again = ["in notebook 04 set `DATASET` to a folder of clips and, before training,", ""]
         again.append(f"    budget = training.Budget({', '.join(f'{key}={value}' for key, value in budget.items())})")
     card = [
         f"# {name}",
@@ -192,11 +236,14 @@ def publish_model(run_name: str, called: str) -> None:
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
         *([f"| {FIRST} | {first} |"] * further),
-        f"| spacing | {SPACING} |",
+        f"| spacing | {SPACINGS if weighs else SPACING} |",
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {precision}; stored as float32 |",
-        f"| windows with frames missing at their ends | {settings.get('temporal_padding', 0):.0%} |",
+        *(
+            [f"| windows with frames missing at their ends | {settings.get('temporal_padding', 0):.0%} |"]
+            * (not weighs)
+        ),
         f"| longest gradient | {settings.get('global_clipnorm') or 'any'} |",
         f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",
@@ -353,7 +400,9 @@ def main() -> None:
         publish_readme()
         publish_readme(ROOT / "assets" / "RESULTS.md")
     for name in options.names:
-        if options.what in ("train", "further"):
+        if (options.what, name) == ("train", "motion"):
+            train_motion(**options.budget)
+        elif options.what in ("train", "further"):
             train_model(name, options.what == "further", **options.budget)
         else:
             publish = {"results": publish_results, "why": publish_why, "models": publish_model}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from stages import mot17, own_videos, sample_street, seqinfo
+from stages import markers, mot17, own_videos, sample_street, seqinfo
 
 BUILT_IN = ("mot17", "sample")
 
@@ -85,7 +85,7 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
     if dataset not in BUILT_IN and next(Path(dataset).expanduser().glob("t*/*/img1"), None):
         return Path(dataset).expanduser().resolve()
     folder = vfi.work("footage", dataset_name(dataset))
-    with vfi.locked(folder):
+    with markers.locked(folder):
         if dataset == "mot17":
             chosen = folder / "chosen.json"
             if sequences is None:
@@ -103,7 +103,7 @@ def get_footage(dataset: str = "", sequences: list[str] | None = None, **mot17_o
 def chosen_sequences(footage: Path) -> list[str] | None:
     """Sequences of MOT17 that were chosen; None for all. ValueError if the file that says so is damaged."""
     chosen = footage / "chosen.json"
-    return vfi.read_json(chosen, (list, type(None))) if chosen.exists() else None
+    return markers.read_json(chosen, (list, type(None))) if chosen.exists() else None
 
 
 def draw_sample(folder: Path) -> None:
@@ -111,10 +111,10 @@ def draw_sample(folder: Path) -> None:
     drawn_by = vfi.digest(Path(sample_street.__file__).read_bytes())
     settings = {"frames": 19 if vfi.fast() else 60, "drawn_by": drawn_by}
     for name, (split, camera) in sample_street.SEQUENCES.items():
-        if not vfi.is_finished(folder / split / name, settings):
+        if not markers.is_finished(folder / split / name, settings):
             print(f"drawing {name} ({split}, {camera} camera, {settings['frames']} frames)", flush=True)
             sample_street.draw_sequence(folder / split / name, name, settings["frames"])
-            vfi.mark_finished(folder / split / name, settings)
+            markers.mark_finished(folder / split / name, settings)
 
 
 def list_sequences(footage: Path) -> pd.DataFrame:

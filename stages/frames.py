@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from stages import download, shots, stored
+from stages import download, markers, shots, stored
 from stages.footage import (
     choose_dataset,
     chosen_sequences,
@@ -56,9 +56,9 @@ def shrink_sequence(row, target: Path) -> str:
     """Kind of camera of a sequence, a row of `list_sequences`, whose frames are shrunk to `target` unless they are."""
     files, marker = vfi.image_files(row.folder), target.with_suffix(".json")
     settings = {"size": vfi.FRAME_SIZE, "frames": len(files), "bytes": sum(f.stat().st_size for f in files)}
-    if target.exists() and vfi.is_finished(marker, settings):
+    if target.exists() and markers.is_finished(marker, settings):
         if not (fault := stored.fault_of(target)):
-            return vfi.read_json(marker)["camera"]
+            return markers.read_json(marker)["camera"]
         print(f"{fault}; it is built again")
     started = time.perf_counter()
     frames = vfi.load_frames(row.folder)
@@ -67,7 +67,7 @@ def shrink_sequence(row, target: Path) -> str:
         np.save(part, frames)
     target.with_suffix(".part").replace(target)
     camera = row.camera or guess_camera(frames)
-    vfi.mark_finished(marker, settings, camera=camera, file=stored.checksum(target))
+    markers.mark_finished(marker, settings, camera=camera, file=stored.checksum(target))
     rate = len(files) / (time.perf_counter() - started)
     print(f"{row.split}/{row.sequence}: {len(files)} frames, {rate:.0f} a second", flush=True)
     return camera
@@ -110,7 +110,7 @@ def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tupl
     if chosen := chosen_sequences(footage):
         table = table[table.sequence.isin(chosen)].reset_index(drop=True)
     folder = vfi.work("frames", dataset_name(dataset))
-    with vfi.locked(folder):
+    with markers.locked(folder):
         targets = [folder / row.split / f"{row.sequence}.npy" for row in table.itertuples()]
         new = sum(frames for frames, target in zip(table.frames, targets, strict=True) if not target.exists())
         vfi.check_disk(folder, int(new) * 3 * vfi.FRAME_SIZE[0] * vfi.FRAME_SIZE[1], f"Shrinking {new} frames")
@@ -129,7 +129,7 @@ def build_frames(dataset: str = "", footage: Path | None = None, leave_out: tupl
         windows = list_windows(table, breaks, leave_out)
         vfi.write_atomic(folder / "windows.csv", windows.to_csv(index=False))
         facts = {"windows": stored.checksum(folder / "windows.csv"), "left_out": leave_out}
-        vfi.mark_finished(folder, {"footage": dataset_source(dataset)}, **facts)
+        markers.mark_finished(folder, {"footage": dataset_source(dataset)}, **facts)
     counts = windows.groupby(["split", "sequence"]).size()
     table["windows"] = [int(counts.get((row.split, row.sequence), 0)) for row in table.itertuples()]
     return table.drop(columns="folder")
@@ -150,13 +150,13 @@ def video_windows(windows: pd.DataFrame) -> pd.DataFrame:
 def prepare_frames(dataset: str, split: str) -> None:
     """Make sure that a data set's frames and windows are there and whole: kept, brought from Drive, or built."""
     folder = vfi.work("frames", dataset_name(dataset))
-    with vfi.locked(folder):
+    with markers.locked(folder):
         left_out = LEFT_OUT
-        if (folder / "windows.csv").exists() and vfi.is_finished(folder, {"footage": dataset_source(dataset)}):
+        if (folder / "windows.csv").exists() and markers.is_finished(folder, {"footage": dataset_source(dataset)}):
             if not (faults := stored.find_faults(folder, split)):
                 return print(f"using the frames in {vfi.display_path(folder)}")
             print(*faults, "what is damaged is built again", sep="\n")
-            left_out = tuple(vfi.read_json(folder / "stage.json").get("left_out", LEFT_OUT))
+            left_out = tuple(markers.read_json(folder / "stage.json").get("left_out", LEFT_OUT))
             (folder / "windows.csv").unlink()  # or what is on Drive would not be taken
         else:
             print("no frames here yet: doing what notebooks 01 and 02 do")
@@ -207,7 +207,7 @@ def get_frames(
 def pack_frames(dataset: str = "") -> Path:
     """Path of one zip of a data set's shrunken frames and windows, to share or to keep on Drive."""
     folder = vfi.work("frames", dataset_name(choose_dataset(dataset)))
-    with vfi.locked(folder):
+    with markers.locked(folder):
         packed = folder.with_name(f"{folder.name}.zip")
         Path(shutil.make_archive(f"{folder}.part", "zip", folder)).replace(packed)
         vfi.to_drive(packed)
@@ -257,7 +257,7 @@ def fetch_frames(dataset: str = "", drive_id: str = "") -> bool:
     folder = vfi.work("frames", dataset_name(choose_dataset(dataset)))
     name = download.drive_id(drive_id) if drive_id else ""
     packed = folder.with_name(f"{folder.name}{name and '-'}{name}.zip")
-    with vfi.locked(folder):
+    with markers.locked(folder):
         if (folder / "windows.csv").exists():
             return bool(drive_id)
         if name and not packed.exists():

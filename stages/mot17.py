@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import vfi_utils as vfi
-from stages import archives, download, seqinfo
+from stages import archives, download, markers, seqinfo
 from stages.download import Source
 
 
@@ -140,7 +140,7 @@ def finish_sequence(place: Path, sequence: str) -> list[int]:
     if not missing:
         size = (known.width, known.height)
         seqinfo.write_seqinfo(place, rate=known.rate, frames=known.frames, size=size, camera=known.camera)
-        vfi.mark_finished(place, {"sequence": sequence, "mot17": known})
+        markers.mark_finished(place, {"sequence": sequence, "mot17": known})
         tqdm.write(f"  {sequence}: {known.frames} frames, whole")
     return missing
 
@@ -239,7 +239,7 @@ def get_mot17(folder: Path, sequences=None, sources=None, local: str = "", drive
         raise ValueError(f"MOT17 has no sequence {', '.join(unknown)}. Choose of {', '.join(MOT17)}, {OTHERWISE}")
     queue = list_sources(sources, local, drive_id)
     places = {name: folder / MOT17[name].split / name for name in wanted}
-    unfinished = [n for n in wanted if not vfi.is_finished(places[n], {"sequence": n, "mot17": MOT17[n]})]
+    unfinished = [n for n in wanted if not markers.is_finished(places[n], {"sequence": n, "mot17": MOT17[n]})]
     missing = {name: finish_sequence(places[name], name) for name in unfinished}
     tried = []
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import ffmpeg, seqinfo, shots
+from stages import ffmpeg, markers, seqinfo, shots
 
 GAP = 7  # frames left out between a clip's training and its test frames, so that no frame is near both
 
@@ -154,13 +154,13 @@ def import_videos(source: Path, folder: Path) -> None:
         settings = {"bytes": sum(s.st_size for s in stats), "modified": max(s.st_mtime_ns for s in stats)}
         settings |= {"file": path.name, "split": [0.8, GAP, vfi.WINDOW]}
         marker = folder / "clips" / name
-        if vfi.is_finished(marker, settings):
-            print("reusing", vfi.read_json(marker / "stage.json")["report"])
+        if markers.is_finished(marker, settings):
+            print("reusing", markers.read_json(marker / "stage.json")["report"])
             continue
         remove(name)
         try:
             report = import_clip(path, name, folder)
-            vfi.mark_finished(marker, settings, report=report)
+            markers.mark_finished(marker, settings, report=report)
             print(report)
         except ValueError as error:
             remove(name)

@@ -18,7 +18,7 @@ import pandas as pd
 from keras import ops
 
 import vfi_utils as vfi
-from stages import models
+from stages import markers, models
 
 # What a layer's config holds besides its settings: names, and what a Keras version, a machine or a file adds.
 ADDED = "name module registered_name build_config compile_config shared_object_id quantization_config dtype trainable"
@@ -115,7 +115,7 @@ class Run:
 
     def __enter__(self):
         if self.writes:
-            self.lock.enter_context(vfi.locked(self.folder))  # a second trainer waits, and finds the run finished
+            self.lock.enter_context(markers.locked(self.folder))  # a second trainer waits, and finds the run finished
         try:
             self.open()
         except BaseException:
@@ -157,7 +157,7 @@ class Run:
         recorded = {key: value for key, value in recorded.items() if key in settings}
         if (trained or checkpoint) and recorded != settings:
             raise ValueError(
-                f"The run in {place} was made with other settings ({vfi.changes(recorded, settings)}). {remedy}"
+                f"The run in {place} was made with other settings ({markers.changes(recorded, settings)}). {remedy}"
             )
         self.finished = bool(trained and run.get("finished"))
         if self.finished:

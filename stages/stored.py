@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from stages import download
+from stages import download, markers
 
 PACKED = re.compile(r"stage\.json|windows\.csv|(train|test)/[^/\\]+\.(npy|json)")  # what a zip of frames holds
 
@@ -28,9 +28,9 @@ def checksum(path: Path) -> dict:
 def fault_of(target: Path) -> str:
     """What is wrong with the frames of a sequence, `<sequence>.npy`, against their marker; "" if nothing is."""
     try:
-        marker = vfi.read_json(target.with_suffix(".json"))
+        marker = markers.read_json(target.with_suffix(".json"))
         if "file" in marker and marker["file"] != (found := checksum(target)):  # older ones have no such entry
-            return f"{vfi.display_path(target)} is damaged: {vfi.changes(marker['file'], found)}"
+            return f"{vfi.display_path(target)} is damaged: {markers.changes(marker['file'], found)}"
         frames = np.load(target, mmap_mode="r")
         expected = (marker["settings"]["frames"], vfi.FRAME_SIZE[1], vfi.FRAME_SIZE[0], 3)
         if frames.shape != expected or frames.dtype != np.uint8:
@@ -48,9 +48,9 @@ def read_windows(folder: Path) -> pd.DataFrame:
     """
     path = folder / "windows.csv"
     found, content = checksum(path), path.read_bytes()
-    written = vfi.read_json(folder / "stage.json").get("windows", found)  # older markers have no such entry
+    written = markers.read_json(folder / "stage.json").get("windows", found)  # older markers have no such entry
     if written != found:
-        raise ValueError(f"{vfi.display_path(path)} is damaged: {vfi.changes(written, found)}")
+        raise ValueError(f"{vfi.display_path(path)} is damaged: {markers.changes(written, found)}")
     windows = pd.read_csv(io.BytesIO(content), dtype={"sequence": str}, keep_default_na=False)  # one may be called NA
     if lacking := {"split", "sequence", "camera", "start", "middle"} - set(windows.columns):
         raise ValueError(f"{vfi.display_path(path)} is damaged: it has no {', '.join(sorted(lacking))}")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import ffmpeg, models, shots, streams
+from stages import ffmpeg, markers, models, shots, streams
 from stages.planning import SUFFIXES, Plan, Settings, describe, find_source, find_sources, name_targets, plan_video
 
 PART = 48  # frames in a part, at least; an interrupted video goes on after the last whole part
@@ -31,7 +31,7 @@ DAMAGED = 3  # exit code: the readable part has been written
 def finished_parts(folder: Path, settings: dict) -> int:
     """Number of parts in a row that are there, whole, and made with these settings; the others are deleted."""
     done = 0
-    while vfi.is_finished(marker := folder / f"{done:05d}.json", settings):
+    while markers.is_finished(marker := folder / f"{done:05d}.json", settings):
         files = json.loads(marker.read_text())["files"]
         if any(streams.file_digest(folder / name) != digest for name, digest in files.items()):
             print(f"{vfi.display_path(marker.with_suffix(''))} is broken: it is made again")
@@ -144,7 +144,7 @@ def write_parts(parts: Path, marks: dict, plan: Plan, settings: Settings) -> Non
         for start, end in itertools.pairwise(bounds[number:]):
             path, frames = parts / f"{bounds.index(start):05d}", itertools.islice(stream, end - start)
             files = write_part(path, frames, plan, settings, start, end)
-            vfi.mark_finished(path.with_suffix(".json"), marks, files=files)
+            markers.mark_finished(path.with_suffix(".json"), marks, files=files)
 
 
 def try_output(parts: Path, plan: Plan, settings: Settings, key: str) -> tuple[streams.Output, dict]:
@@ -219,7 +219,7 @@ def interpolate_video(source: str | Path | Sequence[Path], target: str | Path, *
     source = find_source(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with vfi.locked(target):
+        with markers.locked(target):
             return make_video(source, target, settings)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise OSError(f"{target.parent} cannot be written to ({error.strerror}): choose another folder.") from error

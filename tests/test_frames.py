@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import mot17, stored
+from stages import markers, mot17, stored
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import LEFT_OUT, build_frames, fetch_frames, get_frames, pack_frames, unpack_frames, video_windows
 
@@ -300,7 +300,7 @@ def damage(kind, folder):
         frames.write_bytes(b"")
     elif kind == "another dtype":  # as an older version, without a checksum, would not have noticed
         np.save(frames, np.load(frames).astype(np.float32))
-        facts = vfi.read_json(marker)
+        facts = markers.read_json(marker)
         facts.pop("file")
         marker.write_text(json.dumps(facts))
     elif kind == "gone":
@@ -351,7 +351,7 @@ def test_windows_of_an_older_version_are_read(tmp_path, own_work, capsys):
     build_frames(str(footage))
     folder = own_work / "frames" / "mini"
     for marker in (folder / "stage.json", folder / "test" / "a.json"):
-        facts = vfi.read_json(marker)
+        facts = markers.read_json(marker)
         marker.write_text(json.dumps({key: facts[key] for key in ("settings", "camera") if key in facts}))
     capsys.readouterr()
     assert len(get_frames(str(footage), "test", "video")[1]) == 1
@@ -362,7 +362,7 @@ def test_windows_of_an_older_version_are_read(tmp_path, own_work, capsys):
 def test_names_that_lead_out_of_the_folder_are_refused(name, tmp_path):
     row = {"split": ["test"], "sequence": [name], "camera": ["fixed"], "start": [0], "middle": [3]}
     pd.DataFrame(row).to_csv(tmp_path / "windows.csv", index=False)
-    vfi.mark_finished(tmp_path, {"footage": "x"})
+    markers.mark_finished(tmp_path, {"footage": "x"})
     with pytest.raises(ValueError, match="which is no sequence here"):
         stored.read_windows(tmp_path)
 
@@ -536,19 +536,19 @@ def test_drive_that_drops_stops_nothing(tmp_path, own_work, monkeypatch, capsys)
 def test_a_damaged_marker_is_rebuilt_and_damaged_facts_are_named(content, tmp_path, capsys):
     folder = tmp_path / "runs" / "a"
     vfi.write_atomic(folder / "stage.json", content)
-    assert not vfi.is_finished(folder, {"a": 1})
+    assert not markers.is_finished(folder, {"a": 1})
     assert "a: its marker is damaged" in capsys.readouterr().out
     if "null}" not in content:
         with pytest.raises(ValueError, match=r"stage\.json is damaged.*Delete it"):
-            vfi.read_json(folder / "stage.json")
-    vfi.mark_finished(folder, {"a": 1}, report="b")
-    assert vfi.is_finished(folder, {"a": 1}) and vfi.read_json(folder / "stage.json")["report"] == "b"
+            markers.read_json(folder / "stage.json")
+    markers.mark_finished(folder, {"a": 1}, report="b")
+    assert markers.is_finished(folder, {"a": 1}) and markers.read_json(folder / "stage.json")["report"] == "b"
 
 
 def test_a_folder_may_be_called_json(tmp_path):
     (tmp_path / "x.json").mkdir()
-    vfi.mark_finished(tmp_path / "x.json", {"a": 1})
-    assert (tmp_path / "x.json" / "stage.json").exists() and vfi.is_finished(tmp_path / "x.json", {"a": 1})
+    markers.mark_finished(tmp_path / "x.json", {"a": 1})
+    assert (tmp_path / "x.json" / "stage.json").exists() and markers.is_finished(tmp_path / "x.json", {"a": 1})
 
 
 def test_images_come_in_natural_order(tmp_path):
@@ -572,8 +572,8 @@ def test_grey_pictures_of_16_bits_keep_their_brightness(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-import vfi_utils as vfi
-with vfi.locked(Path(sys.argv[1])):
+from stages import markers
+with markers.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -600,9 +600,9 @@ def test_two_processes_do_not_write_one_folder(tmp_path, hold, capsys):
     folder = tmp_path / "runs" / "a"
     holder = hold(folder, 1)
     in_use = pytest.raises(RuntimeError, match=rf"a is in use by process {holder.pid} on .*stop it")
-    with in_use, vfi.locked(folder, wait=False):
+    with in_use, markers.locked(folder, wait=False):
         pytest.fail("both have it")
-    with vfi.locked(folder), vfi.locked(folder, wait=False):  # once it is free; twice in one thread
+    with markers.locked(folder), markers.locked(folder, wait=False):  # once it is free; twice in one thread
         assert holder.wait(5) == 0
         assert str(os.getpid()) in (tmp_path / "runs" / ".a.holder").read_text()
     assert f"waiting for process {holder.pid} on" in capsys.readouterr().out
@@ -613,7 +613,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, hold, capsys):
     holder = hold(tmp_path / "a", 60)
     holder.kill()
     holder.wait()
-    with vfi.locked(tmp_path / "a", wait=False):
+    with markers.locked(tmp_path / "a", wait=False):
         pass
     assert f"process {holder.pid} on" in (printed := capsys.readouterr().out) and "taken over" in printed
 

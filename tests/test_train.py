@@ -585,7 +585,8 @@ HOLDS = """
 import os, sys, time
 sys.path[:0] = [sys.argv[1]]
 import vfi_utils as vfi
-with vfi.locked(vfi.work("runs", "small")):
+from stages import markers
+with markers.locked(vfi.work("runs", "small")):
     print("held", flush=True)
     sys.stdin.readline()
     if sys.argv[2] == "dies":

@@ -389,8 +389,8 @@ def test_a_finished_video_is_kept_and_another_is_not_overwritten(tmp_path, capsy
 def test_two_runs_on_one_output(tmp_path):
     source, target = write(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     script = (
-        "import sys, time, vfi_utils as vfi; from pathlib import Path\n"
-        f"with vfi.locked(Path({str(target)!r})):\n    print('held', flush=True); time.sleep(3)\n"
+        "import time; from pathlib import Path; from stages import markers\n"
+        f"with markers.locked(Path({str(target)!r})):\n    print('held', flush=True); time.sleep(3)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"

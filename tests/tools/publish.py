@@ -240,10 +240,7 @@ def publish_model(run_name: str, called: str) -> None:
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {precision}; stored as float32 |",
-        *(
-            [f"| windows with frames missing at their ends | {settings.get('temporal_padding', 0):.0%} |"]
-            * (not weighs)
-        ),
+        *([f"| windows with frames missing at their ends | {padded:.0%} |"] * (not weighs)),
         f"| longest gradient | {settings.get('global_clipnorm') or 'any'} |",
         f"| parameters | {model.count_params():,} |",
         f"| seed | {settings['seed']} |",

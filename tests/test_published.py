@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -100,3 +101,9 @@ def test_shipped_models_have_cards_that_say_how_they_were_made():
         assert f"{int(history.step.iloc[-1]):,} of" in card and f"test {history.test_psnr.iloc[-1]:.2f} dB" in card
         assert path.stat().st_size < 10e6
         assert "| spacing |" in card
+
+
+def test_intervals_are_of_means_over_clips():
+    assert publish.interval(np.full(8, 1.5)) == "+1.50 (+1.50 to +1.50)"
+    mean, low, high = map(float, re.findall(r"[+-]\d+\.\d+", publish.interval(np.array([-3.0, 0, 0, 0, 0, 0, 0, 1]))))
+    assert mean == -0.25 and -1.5 <= low < -0.9 and 0.2 <= high <= 0.5

@@ -1,7 +1,10 @@
-"""Measure what the series promises of speed and memory, each beside a baseline in the same run.
+"""Measure what the series costs in time and memory, each beside a baseline in the same run: assets/bench.csv.
 
 python tests/tools/bench.py                    # everything, about fifteen minutes on two cores
 python tests/tools/bench.py decode --footage F # one part; F: a folder of 1920x1080 JPEGs instead of a drawn picture
+
+Read a row as: "what" took "value", and "baseline" took "baseline_value" in the same run; "ratio" is the first over the
+second, for rates and for times alike. Numbers of two runs, or of two machines, are not to be compared: ratios are.
 """
 
 from __future__ import annotations
@@ -20,13 +23,28 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+import publish
 import vfi_utils as vfi
 from definitions import definitions
-from stages import ffmpeg, mot17, training
+from stages import evidence, ffmpeg, mot17, motion, training
 from stages import sample_street as street
-from stages.models import gpu_name, load_model, predict_middle
+from stages.models import gpu_name, inside, load_model, predict_middle
+
+
+def row(
+    what: str, value: float, unit: str, baseline: str = "", baseline_value: float = float("nan"), **promise
+) -> dict:
+    """A row of the table, which is printed, too; `promise` is the promise in words, and whether it is kept."""
+    ratio = value / baseline_value
+    beside = f"; {baseline} {baseline_value:.3g} {unit}, ratio {ratio:.2f}" if baseline else ""
+    print(
+        f"{what}: {value:.3g} {unit}{beside}" + (f" (promised: {promise['promised']})" if promise else ""), flush=True
+    )
+    made = {"what": what, "value": value, "unit": unit, "baseline": baseline, "baseline_value": baseline_value}
+    return made | {"ratio": ratio, "promised": promise.get("promised", ""), "kept": promise.get("kept", True)}
 
 
 def street_jpeg(path: Path) -> None:
@@ -44,7 +62,7 @@ def full_decode(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB").resize(vfi.FRAME_SIZE, Image.Resampling.BOX))
 
 
-def decode(folder: Path, footage: str) -> bool:
+def decode(folder: Path, footage: str) -> list[dict]:
     """Frames a second of `load_frames` beside a full decode and box filter in one thread; their agreement."""
     if footage:
         files = sorted(Path(footage).expanduser().rglob("*.jpg"))[:120]
@@ -66,9 +84,12 @@ def decode(folder: Path, footage: str) -> bool:
     rates = len(slow) / (middle - started), ratios[-1] * len(slow) / (middle - started)
     agreement = vfi.psnr(fast[:30], np.stack(slow)).min()
     kind = f"{len(files)} files of {footage}" if footage else "a drawn 1920x1080 JPEG"
-    print(f"decode, {kind}: full {rates[0]:.0f} frames/s, load_frames {rates[1]:.0f} frames/s")
-    print(f"  ratio {np.median(ratios):.1f} (median of 3; promised: 5), agreement {agreement:.1f} dB (promised: 50)")
-    return bool(np.median(ratios) >= 5 and agreement >= 50)
+    what = f"decode, {kind}"
+    return [
+        row(what, rates[1], "frames/s", "every pixel decoded", rates[0])
+        | {"ratio": np.median(ratios), "promised": "5, median of 3", "kept": np.median(ratios) >= 5},
+        row(f"{what}, agreement", agreement, "dB", promised="50", kept=agreement >= 50),
+    ]
 
 
 MEMORY = """
@@ -80,7 +101,7 @@ print(table.groupby("split").windows.sum().to_dict(), resource.getrusage(resourc
 """
 
 
-def memory(folder: Path, footage: str) -> bool:
+def memory(folder: Path, footage: str) -> list[dict]:
     """Peak memory of notebook 02's stage for all of MOT17: its 14 sequences, each image a link to one picture."""
     street_jpeg(folder / "picture.jpg")
     for name, (split, frames, *_) in mot17.MOT17.items():
@@ -94,15 +115,12 @@ def memory(folder: Path, footage: str) -> bool:
     last_line = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True
     ).stdout.splitlines()[-1]
-    frames = sum(known[1] for known in mot17.MOT17.values())
-    print(
-        f"memory, {frames} frames of 1920x1080 in {time.perf_counter() - started:.0f} s: windows, peak GiB {last_line}"
-    )
-    print("  (promised: under 1 GB)")
-    return float(last_line.split()[-1]) < 1e9 / 2**30
+    frames, peak = sum(known[1] for known in mot17.MOT17.values()), float(last_line.split()[-1])
+    what = f"memory, {frames} frames of 1920x1080 shrunken in {time.perf_counter() - started:.0f} s"
+    return [row(what, peak, "GiB", promised="below 1 GB", kept=peak < 1e9 / 2**30)]
 
 
-def feeding(folder: Path, footage: str) -> bool:
+def feeding(folder: Path, footage: str) -> list[dict]:
     """Time of a step of `fit` on real batches over its time on one fixed batch, interleaved."""
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     random = np.random.default_rng(0)
@@ -127,35 +145,78 @@ def feeding(folder: Path, footage: str) -> bool:
             model.fit(data[kind], steps_per_epoch=20, shuffle=False, verbose=0)
             seconds[kind].append((time.perf_counter() - started) / 20)
     real, same = np.median(seconds["real"]), np.median(seconds["fixed"])
-    place = gpu_name() or "the CPU"
-    print(f"feeding, on {place}: {real:.3f} s a step with real batches, {same:.3f} s on one fixed batch")
-    print(f"  ratio {real / same:.3f} (promised: at most 1.10)")
-    return bool(real / same <= 1.1)
+    what = f"training step with real batches, on {gpu_name() or 'the CPU'}"
+    kept = bool(real / same <= 1.1)
+    return [row(what, real, "s", "one fixed batch", same, promised="at most 1.10", kept=kept)]
 
 
-def predicting(folder: Path, footage: str) -> bool:
+def predicting(folder: Path, footage: str) -> list[dict]:
     """Time to predict one frame at a time: models of the series beside what ffmpeg and OpenCV need, on all cores."""
     import peers
 
     street.draw_sequence(folder, "street-06", 7)
-    shipped = [name for name in ("motion", "dncnn") if (vfi.ASSETS / "models" / f"{name}.keras").exists()]
+    shipped = ("path", "motion", "dncnn")
     predictors = {name: functools.partial(predict_middle, load_model(name)) for name in shipped} | peers.PEERS
-    times = {}
-    for size, repeats in (((160, 90), 15), ((1280, 720), 3)):
+    rows = []
+    for size, repeats in (((160, 90), 15), ((640, 360), 5), ((1280, 720), 3), ((1920, 1080), 2)):
         pictures = [Image.open(file).resize(size, Image.Resampling.BICUBIC) for file in vfi.image_files(folder)]
         neighbours, _ = vfi.split_middle(np.stack(pictures)[None])
+        times = {}
         for name, predict in predictors.items():
+            if name == "dncnn" and size[0] > 640:
+                continue  # half a minute a frame
             seconds = []
             for _ in range(repeats + 1):  # the first compiles
                 started = time.perf_counter()
                 predict(neighbours)
                 seconds.append(time.perf_counter() - started)
-            times[name, size] = 1000 * np.median(seconds[1:])
-            print(f"predicting, {size[0]}x{size[1]}: {name} {times[name, size]:.0f} ms a frame", flush=True)
-    small, large = times[shipped[0], (160, 90)], times[shipped[0], (1280, 720)]
-    print(f"  {shipped[0]}: 1280x720 takes {large / small:.0f} times as long as 160x90 (promised: at most 60)")
-    print("  at 160x90 fLDRnet takes 82 to 115 ms and EBME 150 to 280 (measured elsewhere, one thread; promised: less)")
-    return bool(large / small <= 60 and small < 82)
+            times[name] = 1000 * np.median(seconds[1:])
+        baseline = "OpenCV dense inverse search"
+        for name, milliseconds in times.items():
+            what = f"a frame of {size[0]}x{size[1]}, {name}"
+            rows.append(row(what, milliseconds, "ms", baseline, times[baseline]))
+    return rows
+
+
+def parts_of_a_frame(folder: Path, footage: str) -> list[dict]:
+    """Time of each part of `path` and `motion` for one frame of a video, beside the whole of `path`, on all cores."""
+    import cv2
+
+    model, rows = load_model("motion"), []
+    for size in ((640, 360), (1280, 720), (3840, 2160)):
+        street.draw_sequence(folder / str(size[0]), "street-06", 6)
+        files = vfi.image_files(folder / str(size[0]))
+        frames = [cv2.resize(vfi.read_frame(file, None), size, interpolation=cv2.INTER_CUBIC) for file in files]
+        copies = [motion.grid_copy(frame) for frame in frames]
+        flows, times = motion.find_flows(copies), vfi.window_times("video")
+        paths = motion.follow(flows, times, 0, (6,))
+        pictures, weights = evidence.gather(frames, paths)
+        seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
+        network = inside(model, "correction")
+        correction = network.predict_on_batch(seen)[0]
+        known = [*pictures[:4], pictures[-1]]
+        steps = {
+            "path, find (two flows)": lambda: motion.find_flows(copies[2:4]),  # noqa: B023
+            "path, follow": lambda: motion.follow(flows, times, 0, (6,)),  # noqa: B023
+            "path, fetch and weigh": lambda: motion.fetch_pictures(frames, paths),  # noqa: B023
+            "path, blend": lambda: motion.blend(known, weights),  # noqa: B023
+            "motion, two pictures more": lambda: evidence.gather(frames, paths),  # noqa: B023
+            "motion, look": lambda: evidence.look(frames, paths, pictures, weights),  # noqa: B023
+            "motion, network": lambda: network.predict_on_batch(seen),  # noqa: B023
+            "motion, correct and blend": lambda: motion.blend(pictures, evidence.correct(weights, correction)),  # noqa: B023
+        }
+        taken = {}
+        for what, step in steps.items():
+            seconds = []
+            for _ in range(6):
+                started = time.perf_counter()
+                step()
+                seconds.append(time.perf_counter() - started)
+            taken[what] = 1000 * np.median(seconds[1:])
+        taken["motion, two pictures more"] -= taken["path, fetch and weigh"]
+        whole = sum(part for what, part in taken.items() if what.startswith("path"))
+        rows += [row(f"{size[0]}x{size[1]}, {what}", ms, "ms", "all of path", whole) for what, ms in taken.items()]
+    return rows
 
 
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:
@@ -187,18 +248,19 @@ print(ours, planning.read_facts(source.with_name("ffmpeg.mp4"))[0].frames / (tim
 """
 
 
-def video(folder: Path, footage: str) -> bool:
+def video(folder: Path, footage: str) -> list[dict]:
     """Frames written a second, video doubled, on two cores: a model of the series beside ffmpeg's minterpolate."""
-    for size, frames in (((640, 360), 16), ((1280, 720), 8)):
+    rows = []
+    for size, frames in (((640, 360), 32), ((1280, 720), 12)):
         street_clip(folder / "clip.mp4", size, frames)
         street_clip(folder / "two.mp4", size, 2)
         for name in ("path", "motion"):
             command = [sys.executable, "-c", VIDEO_SPEED, str(vfi.ROOT), str(folder / "clip.mp4"), name]
             last_line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
             ours, theirs = map(float, last_line.split())
-            rates = f"{name} {ours:.2f} frames/s, minterpolate {theirs:.2f} frames/s, ratio {ours / theirs:.2f}"
-            print(f"video, {size[0]}x{size[1]}: {rates}", flush=True)
-    return True
+            what = f"a video of {size[0]}x{size[1]} doubled, {name}"
+            rows.append(row(what, ours, "frames/s", "ffmpeg minterpolate", theirs))
+    return rows
 
 
 VIDEO_MEMORY = """
@@ -224,7 +286,7 @@ print(peaks.pop(str(os.getpid())), max(peaks.values()))
 """
 
 
-def video_memory(folder: Path, footage: str) -> bool:
+def video_memory(folder: Path, footage: str) -> list[dict]:
     """Peak memory for 10 and for 60 seconds of 1280x720, with a network of one layer: minutes instead of hours."""
     import keras
 
@@ -239,36 +301,52 @@ def video_memory(folder: Path, footage: str) -> bool:
         command = [sys.executable, "-c", VIDEO_MEMORY, str(vfi.ROOT), *files]
         last_line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
         peaks[seconds] = list(map(float, last_line.split()))
-        ours, theirs = peaks[seconds]
-        print(f"video memory, {seconds} s of 1280x720: peak {ours:.0f} MiB, and {theirs:.0f} MiB in ffmpeg", flush=True)
-    growth = [long / short - 1 for short, long in zip(peaks[10], peaks[60])]
-    print(f"  grows by {100 * growth[0]:.1f}%, and by {100 * growth[1]:.1f}% in ffmpeg (promised: at most 10%)")
-    return max(growth) <= 0.1
+    rows = []
+    for place, who in enumerate(("ours", "ffmpeg's")):
+        short, long = peaks[10][place], peaks[60][place]
+        what = f"memory, 60 s of 1280x720 doubled, {who}"
+        promise = {"promised": "at most 1.10", "kept": long / short <= 1.1}
+        rows.append(row(what, long, "MiB", "10 s", short, **promise))
+    return rows
+
+
+PARTS = {
+    "decode": decode,
+    "memory": memory,
+    "feeding": feeding,
+    "predicting": predicting,
+    "parts": parts_of_a_frame,
+    "video": video,
+    "video_memory": video_memory,
+}
 
 
 def main() -> None:
-    parts = {
-        "decode": decode,
-        "memory": memory,
-        "feeding": feeding,
-        "predicting": predicting,
-        "video": video,
-        "video_memory": video_memory,
-    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--footage", default="", help="a folder of JPEGs for decode")
     parser.add_argument("--draw", default="", help="draw the picture for decode to this path, and nothing else")
     options = parser.parse_args()
     if options.draw:
         street_jpeg(Path(options.draw))
         return
-    kept = {}
-    for name in options.parts or parts:
+    rows = []
+    for name in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            kept[name] = parts[name](Path(folder), options.footage)
-    if not all(kept.values()):
-        sys.exit("not as promised: " + ", ".join(name for name, well in kept.items() if not well))
+            made = PARTS[name](Path(folder), options.footage)
+        facts = {"machine": f"{os.cpu_count()} cores, {gpu_name() or 'no GPU'}", "date": time.strftime("%Y-%m-%d")}
+        rows += [{"part": name} | line | facts | {"commit": publish.commit()} for line in made]
+    target = vfi.ASSETS / "bench.csv"
+    table = pd.DataFrame(rows)
+    if target.exists():  # parts that were not measured now stay
+        before = pd.read_csv(target)
+        table = pd.concat([before[~before.part.isin(table.part)], table])
+    table["part"] = pd.Categorical(table.part, list(PARTS))
+    table = table.sort_values("part", kind="stable")
+    vfi.write_atomic(target, table.to_csv(index=False, float_format="%.4g"))
+    print(f"\n{table.drop(columns=['machine', 'date', 'commit']).to_string(index=False)}\n{vfi.display_path(target)}")
+    if broken := [line["what"] for line in rows if not line["kept"]]:
+        sys.exit("not as promised: " + "; ".join(broken))
 
 
 if __name__ == "__main__":

@@ -272,6 +272,14 @@ def test_few_frames_and_any_moment(weighing, times, t):
     assert vfi.psnr(frames[-1:], predicted)[0] > vfi.psnr(frames[-1:], average)[0] + 3
 
 
+def test_a_shot_is_predicted_at_any_moment(weighing):
+    model, frames = some_weights(weighing()), shaken_street(range(6))
+    made = list(models.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
+    assert np.array_equal(made[0], frames[0]) and np.array_equal(made[3], frames[5])
+    assert np.array_equal(made[1], predict_between(model, frames[None, :4], range(4), 1 / 3)[0])
+    assert np.array_equal(made[2], predict_between(model, frames[None], range(6), 2.5)[0])
+
+
 def test_same_pictures_give_the_same_picture(weighing):
     still = np.repeat(shaken_street((0,)), 6, axis=0)[None]
     assert np.abs(predict_between(some_weights(weighing()), still, VIDEO, 0).astype(int) - still[:, 0]).max() <= 1

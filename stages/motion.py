@@ -250,7 +250,7 @@ def weigh(pairs: list, stand: np.ndarray, position: float) -> list[np.ndarray]:
 
 
 def blend(pictures: list, weights: list) -> np.ndarray:
-    """Weighted mean of pictures, uint8 `[H, W, 3]`, with weights float32 `[H, W]`, whose sum is 1."""
+    """Weighted mean of pictures, uint8 `[H, W, 3]`, with weights float32 `[H, W]`, whatever their sum."""
     while len(pictures) > 1:  # in pairs, because cv2 blends two
         rest = len(pictures) // 2 * 2
         pairs = list(zip(pictures[:rest:2], pictures[1:rest:2], weights[:rest:2], weights[1:rest:2]))

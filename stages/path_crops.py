@@ -25,6 +25,7 @@ SPACINGS = {  # times of six neighbours around the frame at 0, and how often the
     (-4, -3, -1, 2, 3, 4): 0.05,
 }
 CROPS_PER_WINDOW = 3
+SHAKEN = 0.5  # share of the windows that a hand shakes
 CAPTIONED = 0.06  # share of the windows on which a caption stands still
 
 
@@ -32,7 +33,8 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
     """Neighbours, their times around 0, and the frame at 0, of uint8 `[T, H, W, 3]`.
 
     The spacing is one of `SPACINGS`, forwards or backwards; a third each has six, four or two neighbours, and fewer at
-    the ends of a clip. Frames are shrunk by 2 or 4 at times, if at least 80 px are left, and to `evidence.WORKING`.
+    the ends of a clip. Half are shaken. Frames are shrunk by 2 or 4 at times, if at least 80 px are left, and to
+    `evidence.WORKING`.
     """
     while True:
         times = np.array(list(SPACINGS)[random.choice(len(SPACINGS), p=list(SPACINGS.values()))])
@@ -43,6 +45,8 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
         if there[reach - 1] and there[reach] and (there.all() or random.random() < 0.2):
             break
     chosen = [np.array(frames[middle + time]) for time in (*times[there], 0)]
+    if random.random() < SHAKEN:
+        chosen = shake(chosen, [*times[there], 0], random)
     height, width = chosen[0].shape[:2]
     shrink = random.choice([1, 2, 4], p=[0.7, 0.15, 0.15])
     shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / evidence.WORKING) ** 0.5)
@@ -52,6 +56,27 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
     if random.random() < CAPTIONED:
         write_captions(chosen, random)
     return chosen[:-1], times[there].astype(float).tolist(), chosen[-1]
+
+
+def shake(frames: list[np.ndarray], times, random: np.random.Generator) -> list[np.ndarray]:
+    """Frames as a hand would have filmed them that swings across and down, without their margins.
+
+    Public clips are steady for the most part. From these alone a network learns to distrust what is bent.
+    """
+    height, width = frames[0].shape[:2]
+    swing, period, phase = (
+        random.uniform(0, 0.025 * width, 2),
+        random.uniform(12, 60, 2),
+        random.uniform(0, 2 * np.pi, 2),
+    )
+    shifts = swing * np.sin(2 * np.pi * np.array(times)[:, None] / period + phase)  # px, (x, y)
+    shifts -= shifts[-1]  # the frame at 0 stays
+    margin = np.ceil(np.abs(shifts).max(axis=0)).astype(int) + 2
+    moved = []
+    for frame, (x, y) in zip(frames, shifts):
+        frame = cv2.warpAffine(frame, np.float32([[1, 0, x], [0, 1, y]]), (width, height), flags=cv2.INTER_CUBIC)
+        moved.append(np.ascontiguousarray(frame[margin[1] : height - margin[1], margin[0] : width - margin[0]]))
+    return moved
 
 
 def write_captions(frames: list[np.ndarray], random: np.random.Generator) -> None:

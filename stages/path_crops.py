@@ -160,7 +160,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
 class PathBatches(keras.utils.PyDataset):
     """Training batches, without end: crops of `get_crops`, flipped at random. `batches[k]` depends on seed and k alone.
 
-    Crops of one size fill a batch, so that a batch of smaller ones holds more of them.
+    Crops of one size fill a batch, and a batch of smaller ones holds more of them. Every second is of the largest size.
 
     Args:
         files: of `get_crops`.
@@ -184,9 +184,11 @@ class PathBatches(keras.utils.PyDataset):
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         random, largest = np.random.default_rng([self.seed, k]), max(self.groups)
+        smaller = [size for size in self.groups if size < largest]
         counts = {size: self.batch_size * largest**2 // size**2 for size in self.groups}
-        pixels = np.array([len(self.groups[size]) * size for size in self.groups], float)
-        size = list(self.groups)[random.choice(len(pixels), p=pixels / pixels.sum())]
+        # Keras looks at two batches in a row to know whether sizes differ, so every second one is of another size.
+        pixels = np.array([len(self.groups[size]) * size**2 for size in smaller], float)
+        size = random.choice(smaller, p=pixels / pixels.sum()) if k % 2 and smaller else largest
         batch = [flip(path, random) for path in random.choice(self.groups[size], counts[size])]
         inputs = {name: np.stack([part[name] for part in batch]) for name in ("pictures", "rule", "description")}
         inputs["description"] = inputs["description"].astype(np.float32)

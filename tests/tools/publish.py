@@ -235,7 +235,7 @@ def publish_model(run_name: str, called: str) -> None:
         "|---|---|",
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
-        *([f"| {FIRST} | {first} |"] * further),
+        *([f"| {FIRST} | {first} |"] if further else []),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
         f"| loss | {settings['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",

@@ -251,10 +251,11 @@ def publish_model(run_name: str, called: str) -> None:
         f"| scores | [results](../results_street.csv), curves in [{name}.csv]({name}.csv) |",
         "| licence | the code's is MIT; the clips' own vary, not all are stated, and no clip is in the repository |",
         "",
-        "The weights are those of the last epoch; nothing was chosen by a test window. To train it again:",
+        f"The weights are those of the last epoch{'' if weighs else '; nothing was chosen by a test window'}.",
+        *([run["note"]] if "note" in run else []),
+        "To train it again:",
         *again,
         "",
-        *([run["note"], ""] if "note" in run else []),
         "All models of the series, alike and longer, on a GPU: `make train` (CONTRIBUTING.md).",
         "",
     ]

@@ -79,7 +79,7 @@ def load_model(name_or_path: str | Path):
     if name_or_path in BASELINES:
         return BASELINES[name_or_path]
     path = model_file(name_or_path)
-    print(f"model {name_or_path}: {vfi.display_path(path)}")
+    print(f"model {Path(name_or_path).name.removesuffix('.keras')}: {vfi.display_path(path)}")
     return keras.models.load_model(path, compile=False)
 
 

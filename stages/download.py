@@ -49,13 +49,13 @@ def progress(total: float) -> tqdm:
 
 def pause(error: Exception, failures: int) -> float:
     """Seconds to wait before the next attempt, at most 60: what the server asks for in Retry-After, or 1, 2, 4."""
-    asked = str(getattr(error, "headers", None) and error.headers.get("Retry-After") or "").strip()
+    after = str(getattr(error, "headers", None) and error.headers.get("Retry-After") or "").strip()
     seconds = 0.0
-    if asked.isdecimal():
-        seconds = float(asked)
-    elif asked:
+    if after.isdecimal():
+        seconds = float(after)
+    elif after:
         with contextlib.suppress(ValueError, TypeError):
-            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(after).timestamp() - time.time()
     return min(max(seconds, 2 ** (failures - 1)), 60)
 
 
@@ -82,8 +82,8 @@ def retry(action: Callable, arrived: Callable[[], int] = lambda: 0):
 
 def request(address: str, start: int = 0, stop: int | None = None):
     """Reply of a server, asked for a range of bytes; a status of 200 means that it sends the whole file instead."""
-    asked = f"bytes={start}-{'' if stop is None else stop - 1}"
-    headers = {"Range": asked, "User-Agent": f"vfi-dncnn/{vfi.VERSION}"}
+    span = f"bytes={start}-{'' if stop is None else stop - 1}"
+    headers = {"Range": span, "User-Agent": f"vfi-dncnn/{vfi.VERSION}"}
     return urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
 
 

@@ -150,12 +150,12 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
         FileNotFoundError, ValueError, OSError: with one sentence that says why it cannot be done.
     """
     codec, pictures = check_target(source, target, settings), not isinstance(source, Path)
-    asked = parse_rate(settings.fps) if settings.fps else None
-    facts, cuts, repeated = read_facts(source, settings.scene_threshold, asked if pictures else None)
-    asked, name = None if pictures else asked, shown(facts.path)
+    requested = parse_rate(settings.fps) if settings.fps else None
+    facts, cuts, repeated = read_facts(source, settings.scene_threshold, requested if pictures else None)
+    requested, name = None if pictures else requested, shown(facts.path)
     stretch, factor = (settings.factor or 2) if settings.mode == "slow" else 1, settings.factor or 2
     average = (facts.frames - 1) / facts.times[-1]
-    if asked and asked * stretch <= average * Fraction(1001, 1000):
+    if requested and requested * stretch <= average * Fraction(1001, 1000):
         raise ValueError(f"--fps {settings.fps}: must be above the {float(average):.2f} frames a second of {name}.")
     if facts.bits > 8 and settings.bits != 8:
         kind = f"{facts.bits} bits a colour{' and high dynamic range' if facts.hdr else ''}"
@@ -167,7 +167,7 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
             writing=re.sub("bt2020c?n?c?|arib-std-b67|smpte2084|bt2020", "bt709", facts.writing),
             notes=(*facts.notes, "its high dynamic range is brought to the standard one"),
         )
-    moments = shots.list_moments(facts.times, facts.seconds, factor, asked and asked * stretch)
+    moments = shots.list_moments(facts.times, facts.seconds, factor, requested and requested * stretch)
     if pictures:
         moments = moments[: 1 - factor]  # the last one has no duration that would have to be filled
     unused = repeated if settings.dedupe else shots.within_stills(facts.times, repeated)
@@ -175,7 +175,7 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
     times = [facts.times[index] for index in used]
     place = {index: at for at, index in enumerate(used)}
     starts = [place[cut] for cut in cuts] + shots.find_stills(times)
-    rate = asked or facts.rate and facts.rate * factor / stretch
+    rate = requested or facts.rate and facts.rate * factor / stretch
     near = 0 if facts.rate else 1e-3  # s
     shrink = max(1, max(facts.size) / (settings.max_side or math.inf))
     size = tuple(max(2, 2 * int(side / shrink / 2)) if shrink > 1 else side for side in facts.size)

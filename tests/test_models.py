@@ -75,7 +75,7 @@ def test_a_model_of_fewer_frames_takes_its_innermost(dncnn):
     assert not np.array_equal(predicted, predict_middle(model, neighbours[:, 3:5]))
 
 
-def test_batches_do_not_change_what_is_drawn(dncnn):
+def test_batches_do_not_change_what_is_predicted(dncnn):
     model, neighbours = dncnn(depth=3, width=8), windows_of(5)
     one_by_one = predict_middle(model, neighbours, batch_size=1)
     difference = predict_middle(model, neighbours, batch_size=3).astype(int) - one_by_one
@@ -142,7 +142,7 @@ def test_shipped_models_load_and_beat_showing_a_frame_again(path):
     assert path.stat().st_size < 10e6 and path.with_suffix(".csv").exists() and path.with_suffix(".md").exists()
 
 
-KNOWN = {  # what each drew from one window of noise when it was made: the frame's mean colour, and a pixel
+KNOWN = {  # what each predicted from one window of noise when it was made: the frame's mean colour, and a pixel
     "dncnn": ([128.6, 123.34, 132.0], [147, 148, 162]),
     "dncnn_2frames": ([130.63, 129.53, 139.31], [136, 143, 154]),
     "dncnn_residual": ([126.59, 127.25, 128.5], [221, 151, 174]),
@@ -150,7 +150,7 @@ KNOWN = {  # what each drew from one window of noise when it was made: the frame
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_shipped_models_draw_what_they_drew(name):
+def test_shipped_models_predict_what_they_predicted(name):
     window = np.random.default_rng(0).integers(0, 256, (1, 6, 45, 80, 3), dtype=np.uint8)
     predicted = predict_middle(load_model(vfi.ASSETS / "models" / f"{name}.keras"), window)[0]
     colour, pixel = KNOWN[name]
@@ -186,7 +186,7 @@ np.save(sys.argv[4], load_model(sys.argv[2]).predict_on_batch(np.load(sys.argv[3
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_tensorflow_and_jax_draw_the_same(dncnn, tmp_path, residual):
+def test_tensorflow_and_jax_predict_the_same(dncnn, tmp_path, residual):
     pytest.importorskip("jax")
     model = dncnn(residual=residual, depth=6, width=16)
     model.set_weights([weight + RANDOM.normal(0, 0.02, weight.shape) for weight in model.get_weights()])

@@ -41,13 +41,12 @@ def describe(paths: motion.Paths) -> np.ndarray:
     described = []
     for side in range(2):
         before, after = paths.places[side, 2:4]
-        across = (after - before) * (1 - 2 * side)  # to the other inner frame
+        across, apart = motion.between_sides(paths, side)
         for slot in (0, 1, 4, 5):
             bent = paths.places[side, slot] - before - paths.moments[slot] * (after - before)
             described.append(bent if paths.slots[slot] >= 0 else np.zeros_like(bent))
         described += [one_sided(paths, side) - paths.shifts[side, -1], across / 4]
-        apart = paths.shifts[side, -1] + across - paths.shifts[1 - side, -1]
-        described.append(np.linalg.norm(apart, axis=-1, keepdims=True))
+        described.append(apart[..., None])
     known = [float(paths.slots[slot] >= 0) for slot in (0, 1, 4, 5)] + [paths.position]
     shape = (*described[0].shape[:2], len(known))
     return np.concatenate([np.arcsinh(np.concatenate(described, axis=-1)), np.full(shape, known, np.float32)], axis=-1)

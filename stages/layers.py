@@ -199,7 +199,7 @@ class Blend(keras.layers.Layer):
     not know begins with the weight `least`. Gives float32 `[B, H, W, 3]`, in [0, 1].
     """
 
-    def __init__(self, least=0.004, **arguments):
+    def __init__(self, least, **arguments):
         super().__init__(autocast=False, **arguments)
         self.least = least
 

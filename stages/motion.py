@@ -259,6 +259,22 @@ def blend(pictures: list, weights: list) -> np.ndarray:
     return pictures[0]
 
 
+def between_sides(paths: Paths, side: int, choice: int = -1) -> tuple[np.ndarray, np.ndarray]:
+    """The way from a side's inner frame to the other one, and how far the other side's shift is from its end.
+
+    Args:
+        paths: from `follow`.
+        side: 0 for what is found from the frame before, 1 from the one after.
+        choice: which of the paths that were laid.
+
+    Returns:
+        float32 `[h, w, 2]` and `[h, w]`, px of the grid.
+    """
+    across = paths.places[side, 3 - side] - paths.places[side, 2 + side]
+    apart = paths.shifts[side, choice] + across - paths.shifts[1 - side, choice]
+    return across, np.linalg.norm(apart, axis=-1)
+
+
 def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """What there is to blend, and how much of each by the classic's rule.
 
@@ -274,9 +290,8 @@ def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndar
     standing, pairs = [frames[slot] for slot in paths.slots[2:4]], []
     shifts, size = paths.shifts[:, choice], standing[0].shape[:2]
     for side in range(2):
-        across = paths.places[side, 3 - side] - paths.places[side, 2 + side]  # to the other inner frame
+        across, apart = between_sides(paths, side, choice)
         both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
-        apart = np.linalg.norm(both[1 - side] - shifts[1 - side], axis=-1)
         fetched, within = zip(*((fetch(frame, shift), inside(shift, size)) for frame, shift in zip(standing, both)))
         pairs.append((fetched, within, cv2.resize(np.exp(apart / -6), size[::-1])))
     along = [fetch(frame, flow) for frame, flow in zip(standing[::-1], paths.flows)]

@@ -5,8 +5,8 @@ Find, follow and fetch do not change while the network learns to weigh. So they 
 
 from __future__ import annotations
 
-import os
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import vfi_utils as vfi
-from stages import evidence, models, motion
+from stages import evidence, markers, models, motion
 
 SPACINGS = {  # times of six neighbours around the frame at 0, and how often they are drawn
     (-5, -3, -1, 1, 3, 5): 0.5,  # a video's own
@@ -59,19 +59,18 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
 
 
 def shake(frames: list[np.ndarray], times, random: np.random.Generator) -> list[np.ndarray]:
-    """Frames as a hand would have filmed them that swings across and down, without their margins.
+    """Frames as a hand that swings would have filmed them, without their margins; the last one stays where it is.
 
     Public clips are steady for the most part. From these alone a network learns to distrust what is bent.
     """
     height, width = frames[0].shape[:2]
-    swing, period, phase = (
-        random.uniform(0, 0.025 * width, 2),
-        random.uniform(12, 60, 2),
-        random.uniform(0, 2 * np.pi, 2),
-    )
+    swing, period = random.uniform(0, 0.025 * width, 2), random.uniform(12, 60, 2)
+    phase = random.uniform(0, 2 * np.pi, 2)
     shifts = swing * np.sin(2 * np.pi * np.array(times)[:, None] / period + phase)  # px, (x, y)
-    shifts -= shifts[-1]  # the frame at 0 stays
+    shifts -= shifts[-1]  # the last frame stays
     margin = np.ceil(np.abs(shifts).max(axis=0)).astype(int) + 2
+    if 4 * margin[1] > height:  # too flat to swing
+        return frames
     moved = []
     for frame, (x, y) in zip(frames, shifts):
         frame = cv2.warpAffine(frame, np.float32([[1, 0, x], [0, 1, y]]), (width, height), flags=cv2.INTER_CUBIC)
@@ -125,36 +124,44 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
 
 
 def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0) -> list[Path]:
-    """Files of crops under `work/paths/<name>/`, three for each of as many random windows; those that exist are kept.
+    """Files of crops, three for each of as many random windows; those that exist are kept.
+
+    They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed.
 
     Args:
         frames: uint8 `[T, H, W, 3]` of each sequence, as `get_frames` returns them.
-        name: of the folder; other frames need another one.
+        name: of the data set; the folder's name begins with it.
         windows: how many, from the sequences in turn, whatever their length.
         crop: px, the longest side of the square; a multiple of 16.
         seed: of what is drawn; file k depends on it and on k alone.
+
+    Raises:
+        ValueError: if the crop is none, or no sequence has the three frames of the smallest window.
     """
-    folder, begun, files = vfi.work("paths", f"{name}-{crop}-{seed}"), time.monotonic(), []
-    folder.mkdir(parents=True, exist_ok=True)
-    made = 0
-    for number in range(windows):
-        names = [folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)]
-        files += names
-        if names[-1].exists():
-            continue
-        random = np.random.default_rng([seed, number])
-        sequence = sorted(frames)[number % len(frames)]
-        for path, part in zip(names, cut_crops(*random_window(frames[sequence], random), crop, random)):
-            unfinished = path.with_suffix(f".{os.getpid()}.part.npz")
-            np.savez(unfinished, **part)
-            os.replace(unfinished, path)
-        made += 1
-        if made in (10, 50) or made % 250 == 0:
-            pace = (time.monotonic() - begun) / made
-            print(
-                f"{number + 1} of {windows} windows followed; {pace * (windows - number - 1):.0f} s to go", flush=True
-            )
-    return files
+    usable = [sequence for sequence in sorted(frames) if len(frames[sequence]) >= 3]
+    if not usable or crop < 16 or crop % 16:
+        raise ValueError(
+            f"crop = {crop} px must be a multiple of 16, and one of {len(frames)} sequences must have three frames."
+        )
+    chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
+    settings = vfi.digest(str((chosen, crop, seed, SPACINGS, SHAKEN, CAPTIONED)))
+    folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
+    files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]
+    with markers.locked(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, paths in enumerate(files):
+            if paths[-1].exists():
+                continue
+            random, sequence = np.random.default_rng([seed, number]), usable[number % len(usable)]
+            for path, part in zip(paths, cut_crops(*random_window(frames[sequence], random), crop, random)):
+                unfinished = path.with_suffix(".part.npz")
+                np.savez(unfinished, **part)
+                unfinished.replace(path)
+            made += 1
+            if made in (10, 50) or made % 250 == 0:
+                left = (time.monotonic() - begun) / made * (windows - number - 1)
+                print(f"{number + 1} of {windows} windows followed; {left:.0f} s to go", flush=True)
+    return [path for paths in files for path in paths]
 
 
 class PathBatches(keras.utils.PyDataset):
@@ -178,8 +185,7 @@ class PathBatches(keras.utils.PyDataset):
         super().__init__(workers=1, max_queue_size=4)
         self.groups: dict[int, list[Path]] = {}
         for path in files:
-            with np.load(path) as part:
-                self.groups.setdefault(part["truth"].shape[0], []).append(path)
+            self.groups.setdefault(len(read_crop(path)["truth"]), []).append(path)
         self.batch_size, self.seed = batch_size, seed
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -217,10 +223,19 @@ def test_on(frames: dict[str, np.ndarray], windows, count: int = 32):
     return measure, measure(vfi.average)["test_psnr"]
 
 
+def read_crop(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of one file of `get_crops`; ValueError, with what to delete, if it is damaged."""
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        where = vfi.display_path(path)
+        raise ValueError(f"{where} is damaged ({error}). Delete it, and run this again.") from error
+
+
 def flip(path: Path, random: np.random.Generator) -> dict[str, np.ndarray]:
     """A crop, turned over at random across and down; what points there turns round."""
-    with np.load(path) as stored:
-        part = {name: stored[name] for name in stored.files}
+    part = read_crop(path)
     for axis, first in ((1, 0), (0, 1)):
         if random.random() < 0.5:
             part = {name: np.flip(values, axis) for name, values in part.items()}

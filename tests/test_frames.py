@@ -438,9 +438,14 @@ def test_data_sets_of_any_name_come_back_from_drive(name, tmp_path, own_work, mo
     assert kept == (f"{name}-folder" if name in ("mot17", "sample") else name)
     assert dataset_name("mot17") == "mot17" and dataset_name("sample") == "sample"
     assert sorted(path.name for path in (tmp_path / "drive" / "frames").iterdir()) == [f"{kept}.zip"]
+    move_to_another_machine(tmp_path, monkeypatch)
+    assert np.array_equal(get_frames(str(footage), "test")[0]["a.json"], before)
+
+
+def move_to_another_machine(tmp_path, monkeypatch):
+    """Work in an empty folder, where frames may be fetched but not built."""
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
     monkeypatch.setattr("stages.frames.build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
-    assert np.array_equal(get_frames(str(footage), "test")[0]["a.json"], before)
 
 
 def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
@@ -455,8 +460,7 @@ def test_packed_frames_come_back_from_drive(tmp_path, own_work, monkeypatch):
     monkeypatch.setenv("VFI_DRIVE", "")
     assert not fetch_frames(str(footage)), "a zip that was packed to be shared does not bring deleted frames back"
     monkeypatch.setenv("VFI_DRIVE", str(tmp_path / "drive"))
-    monkeypatch.setenv("VFI_WORK", str(tmp_path / "another_machine"))
-    monkeypatch.setattr("stages.frames.build_frames", lambda *a, **k: pytest.fail("built again instead of fetched"))
+    move_to_another_machine(tmp_path, monkeypatch)
     assert np.array_equal(get_frames(str(footage), "test")[0]["a"], before)
 
 

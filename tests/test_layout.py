@@ -28,7 +28,7 @@ ALLOWED = {  # what each file may import of ours
     "models": {"vfi_utils", "evidence", "layers", "motion", "tiles"},
     "runs": {"markers", "vfi_utils", "models"},
     "training": {"vfi_utils", "models", "runs"},
-    "path_crops": {"vfi_utils", "evidence", "models", "motion"},
+    "path_crops": {"markers", "vfi_utils", "evidence", "models", "motion"},
     "evaluation": {"vfi_utils", "models"},
     "streams": {"ffmpeg"},
     "planning": {"ffmpeg", "shots", "streams"},

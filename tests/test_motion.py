@@ -198,10 +198,10 @@ def test_blend_is_what_the_rule_says_until_it_is_corrected():
     nothing = np.zeros((2, 6, 8, evidence.PICTURES), np.float32)
     known, part = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, [0, 1, 2, 3, 6]] / 255, rule / rule.sum(-1, keepdims=True)
     by_rule = (known * part[..., None]).sum(axis=-2)
-    assert np.abs(ops.convert_to_numpy(moving.Blend()(pictures, rule, nothing)) - by_rule).max() < 0.04
+    assert np.abs(ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, nothing)) - by_rule).max() < 0.04
     chosen = nothing.copy()
     chosen[..., 5] = 20  # one that the rule does not use
-    blended = ops.convert_to_numpy(moving.Blend()(pictures, rule, chosen))
+    blended = ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, chosen))
     assert np.abs(blended - pictures[..., 15:18] / 255).max() < 1e-3
 
 
@@ -211,7 +211,7 @@ def test_blend_in_training_and_in_use_agree():
     seen = evidence.look(frames, paths_of(frames), pictures, weights)
     correction = RANDOM.normal(0, 2, (*seen[0].shape[:2], evidence.PICTURES)).astype(np.float32)
     in_use = motion.blend(pictures, evidence.correct(weights, correction))
-    in_training = moving.Blend()(seen[0][None], seen[1][None], correction[None])
+    in_training = moving.Blend(evidence.LEAST)(seen[0][None], seen[1][None], correction[None])
     difference = vfi.to_uint8(ops.convert_to_numpy(in_training))[0, : in_use.shape[0]].astype(int) - in_use
     assert np.abs(difference).mean() < 0.5 and np.abs(difference).max() <= 4
 
@@ -234,7 +234,6 @@ def test_one_sided_paths_know_nothing_of_the_other_side():
 
 
 def test_even_motion_is_described_as_straight_and_few_frames_are_told():
-    x = np.arange(7) * 2.0
     shifts = np.zeros((2, 1, 9, 16, 2), np.float32)
     here = motion.pixel_grid(9, 16)
     places = np.stack([[here + (k - 2.5) * np.float32([2, 1]) for k in range(6)]] * 2)
@@ -242,7 +241,7 @@ def test_even_motion_is_described_as_straight_and_few_frames_are_told():
     moments = tuple((k - 2) * 1.0 for k in range(6))
     paths = motion.Paths(shifts, places, shifts[:, 0], (0, 1, 2, 3, 4, 5), moments, 0.5)
     described = evidence.describe(paths)
-    assert described.shape == (9, 16, evidence.DESCRIBED) and len(x) == 7
+    assert described.shape == (9, 16, evidence.DESCRIBED)
     for side in range(2):
         assert np.abs(described[..., 13 * side : 13 * side + 8]).max() < 1e-5, "no bend"
         assert np.abs(described[..., 13 * side + 8 : 13 * side + 10]).max() < 1e-5, "alone is the same"
@@ -394,9 +393,47 @@ def test_crops_are_what_the_network_sees_and_truth_fits(crops):
     scores = []
     for path in crops:
         part = np.load(path)
-        middle = moving.Blend()(part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 7), np.float32))
+        middle = moving.Blend(evidence.LEAST)(
+            part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 7), np.float32)
+        )
         scores.append(vfi.psnr(part["truth"][None], vfi.to_uint8(ops.convert_to_numpy(middle)))[0])
     assert np.median(scores) > 28, "the truth lies where the pictures do"
+
+
+def test_a_hand_shakes_all_but_the_last_frame_and_smoothly():
+    picture = shaken_street((0,), 180, 320)[0]
+    times = [*range(-6, 7), 0]
+    shaken = path_crops.shake([picture] * len(times), times, np.random.default_rng(3))
+    height, width = shaken[0].shape[:2]
+    down, across = (180 - height) // 2, (320 - width) // 2
+    assert np.array_equal(shaken[-1], picture[down : down + height, across : across + width])
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in shaken]
+    found = np.array([cv2.phaseCorrelate(greys[-1], grey)[0] for grey in greys[:-1]])
+    assert 1 < np.abs(found).max() < 0.05 * 320 and np.abs(found[6]).max() < 0.1
+    assert np.abs(np.diff(found, 2, axis=0)).max() < np.abs(np.diff(found, axis=0)).max(), "a swing, not a jitter"
+    flat = [np.zeros((20, 400, 3), np.uint8)] * 3
+    assert path_crops.shake(flat, [-9, 9, 0], np.random.default_rng(0)) is flat
+
+
+def test_other_frames_have_crops_of_their_own(folder):
+    street, other = shaken_street(range(-6, 7)), shaken_street(range(-5, 8))
+    files = [path_crops.get_crops({"a": frames}, "a", 1, 80)[0] for frames in (street, other)]
+    files.append(path_crops.get_crops({"a": street, "short": street[:2]}, "a", 1, 80, seed=1)[0])
+    assert len({path.parent for path in files}) == 3
+    for frames, crop in (({"a": street[:2]}, 80), ({}, 80), ({"a": street}, 72)):
+        with pytest.raises(ValueError, match="multiple of 16, and one of"):
+            path_crops.get_crops(frames, "a", 1, crop)
+
+
+def test_a_damaged_crop_is_named(crops):
+    content = bytearray(crops[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    crops[1].write_bytes(content)
+    with pytest.raises(ValueError, match=f"{crops[1].name} is damaged .*Delete it"):
+        path_crops.read_crop(crops[1])
+    crops[1].write_bytes(b"")
+    with pytest.raises(ValueError, match="Delete it"):
+        path_crops.PathBatches(crops, 2)
 
 
 def test_crops_are_kept_and_what_is_missing_is_made_the_same(crops, folder):
@@ -406,9 +443,7 @@ def test_crops_are_kept_and_what_is_missing_is_made_the_same(crops, folder):
     frames = {"a": shaken_street(range(-12, 13)), "b": shaken_street(range(-12, 13), 144, 208)}
     assert path_crops.get_crops(frames, "street", 6, 80) == crops
     assert crops[0].stat().st_mtime_ns == kept
-    for name in np.load(crops[-1]).files:
-        with open(crops[-1], "rb") as made:
-            assert made.read() == before[crops[-1]], name
+    assert crops[-1].read_bytes() == before[crops[-1]]
 
 
 def test_batches_repeat_and_hold_one_size(crops, folder):

@@ -119,10 +119,15 @@ def test_tracks_and_descriptions_are_kept(tmp_path, capsys, name):
     assert "--overwrite" in run(tmp_path, capsys, tmp_path / name, tmp_path / "a.mp4", code=1)
 
 
+def with_sound(path, codec):
+    """Write a small video with a sound track in the codec."""
+    write(path.with_name("silent.mp4"))
+    convert("-i", path.with_name("silent.mp4"), *sound(), "-c:v", "copy", "-c:a", codec, path)
+
+
 @row("sound in a codec that `.webm` does not know", "converted to Opus, and said; subtitles to WebVTT")
 def test_sound_is_converted_for_webm(tmp_path, capsys):
-    write(tmp_path / "silent.mp4")
-    convert("-i", tmp_path / "silent.mp4", *sound(), "-c:v", "copy", "-c:a", "aac", tmp_path / "a.mp4")
+    with_sound(tmp_path / "a.mp4", "aac")
     assert "converting to opus: audio track 1 (aac)" in run(tmp_path, capsys, tmp_path / "a.mp4", tmp_path / "b.webm")
     assert probe(tmp_path / "b.webm")["tracks"][0][:2] == ("audio", "opus")
     assert probe(tmp_path / "b.webm")["codec"].endswith("vp9")
@@ -130,8 +135,7 @@ def test_sound_is_converted_for_webm(tmp_path, capsys):
 
 @row("24-bit sound without compression (a camera's `.mov`)", "copied to `.mov` and `.mkv`; AAC in `.mp4`")
 def test_sound_without_compression(tmp_path, capsys):
-    write(tmp_path / "silent.mp4")
-    convert("-i", tmp_path / "silent.mp4", *sound(), "-c:v", "copy", "-c:a", "pcm_s24le", tmp_path / "a.mov")
+    with_sound(tmp_path / "a.mov", "pcm_s24le")
     assert "converting to aac" in run(tmp_path, capsys, tmp_path / "a.mov", tmp_path / "b.mp4")
     assert probe(tmp_path / "b.mp4")["tracks"][0][:2] == ("audio", "aac")
     run(tmp_path, capsys, tmp_path / "a.mov", tmp_path / "c.mov")

@@ -180,43 +180,45 @@ def predicting(folder: Path, footage: str) -> list[dict]:
 
 def parts_of_a_frame(folder: Path, footage: str) -> list[dict]:
     """Time of each part of `path` and `motion` for one frame of a video, beside the whole of `path`, on all cores."""
-    import cv2
-
+    street.draw_sequence(folder, "street-06", 6)
     model, rows = load_model("motion"), []
     for size in ((640, 360), (1280, 720), (3840, 2160)):
-        street.draw_sequence(folder / str(size[0]), "street-06", 6)
-        files = vfi.image_files(folder / str(size[0]))
-        frames = [cv2.resize(vfi.read_frame(file, None), size, interpolation=cv2.INTER_CUBIC) for file in files]
-        copies = [motion.grid_copy(frame) for frame in frames]
-        flows, times = motion.find_flows(copies), vfi.window_times("video")
-        paths = motion.follow(flows, times, 0, (6,))
-        pictures, weights = evidence.gather(frames, paths)
-        seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
-        network = inside(model, "correction")
-        correction = network.predict_on_batch(seen)[0]
-        known = [*pictures[:4], pictures[-1]]
-        steps = {
-            "path, find (two flows)": lambda: motion.find_flows(copies[2:4]),  # noqa: B023
-            "path, follow": lambda: motion.follow(flows, times, 0, (6,)),  # noqa: B023
-            "path, fetch and weigh": lambda: motion.fetch_pictures(frames, paths),  # noqa: B023
-            "path, blend": lambda: motion.blend(known, weights),  # noqa: B023
-            "motion, two pictures more": lambda: evidence.gather(frames, paths),  # noqa: B023
-            "motion, look": lambda: evidence.look(frames, paths, pictures, weights),  # noqa: B023
-            "motion, network": lambda: network.predict_on_batch(seen),  # noqa: B023
-            "motion, correct and blend": lambda: motion.blend(pictures, evidence.correct(weights, correction)),  # noqa: B023
-        }
-        taken = {}
-        for what, step in steps.items():
-            seconds = []
-            for _ in range(6):
-                started = time.perf_counter()
-                step()
-                seconds.append(time.perf_counter() - started)
-            taken[what] = 1000 * np.median(seconds[1:])
-        taken["motion, two pictures more"] -= taken["path, fetch and weigh"]
+        taken = time_parts(model, vfi.load_frames(folder, size))
         whole = sum(part for what, part in taken.items() if what.startswith("path"))
         rows += [row(f"{size[0]}x{size[1]}, {what}", ms, "ms", "all of path", whole) for what, ms in taken.items()]
     return rows
+
+
+def time_parts(model, frames: np.ndarray) -> dict[str, float]:
+    """Milliseconds of each part, median of five, for the middle of six frames, uint8 `[6, H, W, 3]`."""
+    copies = [motion.grid_copy(frame) for frame in frames]
+    flows, times, network = motion.find_flows(copies), vfi.window_times("video"), inside(model, "correction")
+    paths = motion.follow(flows, times, 0, (6,))
+    pictures, weights = evidence.gather(frames, paths)
+    seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
+    correction, known = network.predict_on_batch(seen)[0], [*pictures[:4], pictures[-1]]
+
+    def milliseconds(step) -> float:
+        seconds = []
+        for _ in range(6):
+            started = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - started)
+        return 1000 * np.median(seconds[1:])
+
+    taken = {
+        "path, find (two flows)": milliseconds(lambda: motion.find_flows(copies[2:4])),
+        "path, follow": milliseconds(lambda: motion.follow(flows, times, 0, (6,))),
+        "path, fetch and weigh": milliseconds(lambda: motion.fetch_pictures(frames, paths)),
+        "path, blend": milliseconds(lambda: motion.blend(known, weights)),
+        "motion, look": milliseconds(lambda: evidence.look(frames, paths, pictures, weights)),
+        "motion, network": milliseconds(lambda: network.predict_on_batch(seen)),
+        "motion, correct and blend": milliseconds(
+            lambda: motion.blend(pictures, evidence.correct(weights, correction))
+        ),
+    }
+    more = milliseconds(lambda: evidence.gather(frames, paths)) - taken["path, fetch and weigh"]
+    return taken | {"motion, two pictures more": more}
 
 
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:

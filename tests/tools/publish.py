@@ -48,7 +48,8 @@ SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of the
 SPACINGS = (
     "half at a video's own, a quarter at the article's, the rest at thirds, quarters and wider; 6, 4 and 2 frames"
 )
-FOR_MOTION = {"epochs": 56, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "global_clipnorm": 1.0}
+FOR_MOTION = {"epochs": 18, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "learning_rate": 5e-4}
+FOR_MOTION |= {"global_clipnorm": 1.0}
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -177,7 +178,7 @@ def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
         name="motion",
         budget=budget,
         loss="log_error",
-        identity={"data": dataset_name(), "windows": windows, "seed": seed},
+        identity={"data": files[0].parent.name, "windows": windows, "seed": seed},
         precision=precision,
         average_psnr=average,
     )

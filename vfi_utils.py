@@ -390,7 +390,7 @@ def show_images(images, titles=(), columns: int = 0, name: str = "", width: floa
     height, across = images[0].shape[:2]
     titled = rows if len(titles) > columns else min(len(titles), 1)
     lines = 1 + max((title.count("\n") for title in titles), default=0)
-    inches = rows * width / columns * height / across + (0.12 + 0.14 * lines) * titled + (0.27 if caption else 0.04)
+    inches = rows * width / columns * height / across + (0.09 + 0.17 * lines) * titled + (0.27 if caption else 0.04)
     figure, axes = plt.subplots(rows, columns, figsize=(width, inches), squeeze=False, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.04, w_pad=0.02, hspace=0, wspace=0)
     for axis in axes.flat:

@@ -222,3 +222,5 @@ class Blend(keras.layers.Layer):
 @keras.saving.register_keras_serializable("vfi")
 class MotionModel(keras.Model):
     """Model that weighs what paths fetch, as notebook 07's does; its layer "correction" says how."""
+
+    follows_paths = True

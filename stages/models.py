@@ -1,6 +1,6 @@
 """Find models, load them, and predict frames of any size, at any moment, with them: notebooks 03 to 08.
 
-`stages.layers` registers with keras the layers that the files of models may hold.
+Keras is imported when a model is: the classic and the baselines do without, and start seconds sooner.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import vfi_utils as vfi
-from stages import evidence, layers, motion
+from stages import evidence, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
@@ -25,6 +24,8 @@ TILE = 512  # px: larger frames are predicted in tiles
 
 def gpu_name() -> str:
     """Name of the GPU that keras will use, or "" if there is none."""
+    import keras
+
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -65,6 +66,7 @@ class PathPredictor:
     """The classic of `stages/motion.py` as a predictor: pixels fetched along paths through 2, 4 or 6 frames."""
 
     frames: int = motion.SLOTS
+    follows_paths = True
 
 
 BASELINES = vfi.BASELINES | {"path": PathPredictor()}  # what needs no training, beside every model in every table
@@ -80,7 +82,26 @@ def load_model(name_or_path: str | Path):
         return BASELINES[name_or_path]
     path = model_file(name_or_path)
     print(f"model {Path(name_or_path).name.removesuffix('.keras')}: {vfi.display_path(path)}")
-    return keras.models.load_model(path, compile=False)
+    return read_model(path)
+
+
+def read_model(path: Path):
+    """Model in a `.keras` file; `stages.layers` registers with keras what such files may hold of ours.
+
+    Raises:
+        ValueError: if weights are not finite: training went wrong, and every frame would be black.
+    """
+    import keras
+
+    from stages import layers  # noqa: F401
+
+    model = keras.models.load_model(path, compile=False)
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise ValueError(
+            f"{vfi.display_path(path)} holds weights that are not finite: its training went wrong. Delete this "
+            "run's folder and train again with a smaller learning rate, or name another model."
+        )
+    return model
 
 
 def load_untrained(name: str):
@@ -89,7 +110,7 @@ def load_untrained(name: str):
     The initialisers' seeds are part of the architecture, so fresh weights are the same weights every time.
     """
     path = model_file(name, untrained=True)
-    model = keras.models.load_model(path, compile=False)
+    model = read_model(path)
     if path.is_relative_to(vfi.ASSETS):
         print(f"untrained {name}: the architecture of {vfi.display_path(path)} with fresh weights")
         return type(model).from_config(model.get_config())
@@ -99,20 +120,22 @@ def load_untrained(name: str):
 
 def follows_paths(model) -> bool:
     """Whether a model predicts along paths: the classic, and the network that weighs what the classic fetches."""
-    return isinstance(model, (PathPredictor, layers.MotionModel))
+    return getattr(model, "follows_paths", False)
 
 
 @functools.lru_cache(maxsize=4)  # it is compiled once
 def inside(model, name: str):
     """Model over the same weights that gives out the named layer's output."""
+    import keras
+
     return keras.Model(model.input, model.get_layer(name).output)
 
 
-def predict_weighed(model: layers.MotionModel, frames, paths: motion.Paths) -> np.ndarray:
+def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
     """Frame at the paths' moment: what they fetch, weighed by the classic's rule and the network's correction of it.
 
     Args:
-        model: as notebook 07 builds it.
+        model: a `layers.MotionModel`, as notebook 07 builds it.
         frames: n of uint8 `[H, W, 3]`, of any size.
         paths: from `motion.follow`.
 

@@ -176,6 +176,33 @@ def test_importing_the_module_is_cheap():
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("name", ["yours", "named.keras"])
+def test_a_model_that_is_not_finite_is_never_offered(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("VFI_WORK", str(tmp_path))
+    model = load_model(vfi.ASSETS / "models" / "dncnn_2frames.keras")
+    first = model.get_weights()
+    model.set_weights([np.full_like(first[0], np.nan), *first[1:]])
+    path = vfi.work("runs", "yours", "model.keras") if name == "yours" else tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    with pytest.raises(ValueError, match="weights that are not finite.*smaller learning rate"):
+        load_model(name if name == "yours" else path)
+
+
+def test_the_classic_needs_no_keras():
+    code = """
+import sys
+import numpy as np
+from stages import models, video
+frames = np.zeros((1, 4, 48, 64, 3), np.uint8)
+for name in ("path", "average"):
+    models.predict_between(models.load_model(name), frames, [0, 1, 2, 3], 1.5)
+print(sorted({"keras", "tensorflow", "jax"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=vfi.ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]" and done.stderr == ""
+
+
 UNDER_JAX = """
 import numpy as np, keras
 sys.path.insert(0, sys.argv[1])

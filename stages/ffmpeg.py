@@ -26,7 +26,7 @@ ENCODERS = {  # ffmpeg's encoder, its quality's option and usual value, and the 
     "h265": ("libx265", "-crf", 18, ["-tag:v", "hvc1", "-x265-params", "log-level=error"]),
     "vp9": ("libvpx-vp9", "-crf", 24, ["-b:v", "0", "-cpu-used", "4", "-row-mt", "1"]),
     "av1": ("libaom-av1", "-crf", 24, ["-b:v", "0", "-cpu-used", "6", "-row-mt", "1"]),
-    "prores": ("prores_ks", "-qscale:v", 9, ["-profile:v", "3", "-vendor", "apl0"]),
+    "prores": ("prores_ks", "-qscale:v", 9, ["-vendor", "apl0"]),
     "gif": ("libx264rgb", "-qp", 0, ["-preset", "veryfast"]),  # the parts of a GIF, without loss
 }
 H264 = ["-c:v", "libx264", "-crf", "14"]
@@ -88,18 +88,23 @@ def run(*arguments, **pipes):
             raise OSError(next((line for line in lines if REASONS.search(line)), lines[-1]).strip())
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """A picture, upright: uint8 `[H, W, 3]`, RGB. ValueError names one that cannot be read, or has 16 bits."""
+def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
+    """A picture, upright: uint8 `[H, W, 3]`, RGB, or `[H, W, 4]`, "RGBA".
+
+    ValueError names one that cannot be read, or has 16 bits.
+    """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{path.name} has more than 8 bits a colour: convert it first.")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert(mode))
     except OSError as error:
         raise ValueError(f"{path.name} is not a picture that can be read: {error}.") from error
 
 
-def read_frames(path: Path, size: tuple = (), filters: str = "null", log=None, files=()) -> Iterator[np.ndarray]:
+def read_frames(
+    path: Path, size: tuple = (), filters: str = "null", log=None, files=(), transparent: bool = False
+) -> Iterator[np.ndarray]:
     """Frames of a video or pictures, upright, each once, in the order shown: uint8 `[H, W, 3]`, RGB.
 
     Args:
@@ -108,24 +113,26 @@ def read_frames(path: Path, size: tuple = (), filters: str = "null", log=None, f
         filters: of ffmpeg, which the frames pass first.
         log: a list that gets the lines that ffmpeg logs.
         files: pictures, which are read in place of `path`.
+        transparent: read `[H, W, 4]`, RGBA; 255 is opaque.
 
     Raises:
         OSError, ValueError: if it cannot be read.
     """
     for file in files:
-        picture = read_picture(file)
+        picture = read_picture(file, "RGBA" if transparent else "RGB")
         small = size and tuple(size) != picture.shape[1::-1]
         yield np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) if small else picture
     if files:
         return
     filters += ",scale=" + (f"{size[0]}:{size[1]}:" if size else "") + EXACTLY
-    output = ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "image2pipe", "-c:v", "ppm", "-"]
+    pixels = "rgba" if transparent else "rgb24"
+    output = ["-fps_mode", "passthrough", "-pix_fmt", pixels, "-f", "image2pipe", "-c:v", "pam", "-"]
     source = ["-copyts", "-i", f"file:{path}", "-map", "0:V:0", "-vf", filters]
     with run(*source, *output, stdout=subprocess.PIPE) as process:
-        while process.stdout.readline():  # a PPM is P6, width and height, 255, and the pixels
-            width, height = map(int, process.stdout.readline().split())
-            process.stdout.readline()
-            yield np.frombuffer(process.stdout.read(3 * width * height), np.uint8).reshape(height, width, 3)
+        while (lines := [process.stdout.readline() for _ in range(7)])[0]:  # of a PAM, before its pixels
+            width, height, channels = (int(line.split()[1]) for line in lines[1:4])
+            pixels = np.frombuffer(process.stdout.read(width * height * channels), np.uint8)
+            yield pixels.reshape(height, width, channels)
         if log is not None:
             process.log.seek(0)
             log.extend(line.decode(errors="replace") for line in process.log)
@@ -146,11 +153,11 @@ def write_frames(
     times: Sequence[int] | None = None,
     pixels: str = "",
 ) -> int:
-    """Number of frames (uint8 `[H, W, 3]`, RGB, all of one size) written as a video, which is there when whole.
+    """Number of frames (uint8 `[H, W, 3]`, RGB, or `[H, W, 4]`, RGBA) written as a video, which is there when whole.
 
     Args:
         path: the file.
-        frames: one by one.
+        frames: one by one, all of one size.
         rate: frames per second, or, with `times`, ticks per second.
         encoder: options of ffmpeg.
         filters: of ffmpeg, which the frames pass.
@@ -176,8 +183,8 @@ def write_frames(
         filters += f",settb=1/{rate},setpts='{stamps}'"
         made += ["-fps_mode", "passthrough", "-enc_time_base", f"1:{rate}", "-bf", "0"]
         made += ["-video_track_timescale", rate, "-bsf:v", f"setts=duration={times[-1] - times[-2]}"]  # of the last one
-    size = f"{width + edge[1][1]}x{height + edge[0][1]}"
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", 25 if times is not None else rate, "-i", "-"]
+    kind, size = "rgba" if first.shape[-1] == 4 else "rgb24", f"{width + edge[1][1]}x{height + edge[0][1]}"
+    source = ["-f", "rawvideo", "-pix_fmt", kind, "-s", size, "-r", 25 if times is not None else rate, "-i", "-"]
     try:
         with run(*source, "-vf", filters, *made, f"file:{part}", stdin=subprocess.PIPE) as process:
             process.stdin.write(np.pad(first, edge, "edge"))

@@ -257,17 +257,22 @@ class FramePredictor:
         """Frame at the moment `t`.
 
         Args:
-            frames: n of uint8 `[H, W, 3]`.
+            frames: n of uint8 `[H, W, 3]`, or `[H, W, 4]`: opacity is predicted as a colour is, along the same paths.
             times: of the n frames.
             t: the wanted moment.
             flows: between the frames, of `motion.find_flows`, if they are there already.
 
         Returns:
-            uint8 `[H, W, 3]`.
+            uint8, of the frames' shape.
         """
         slots = motion.fill_slots(times, t)
         if follows_paths(self.model):
             flows = flows or motion.find_flows([motion.grid_copy(frame) for frame in frames])
+        if frames[0].shape[-1] == 4:
+            colour, opaque = ([frame[..., part] for frame in frames] for part in (slice(3), [3, 3, 3]))
+            colour, opaque = (self(part, times, t, flows) for part in (colour, opaque))
+            return np.concatenate([colour, opaque[..., :1]], axis=-1)
+        if follows_paths(self.model):
             if isinstance(self.model, PathPredictor):
                 return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
             return predict_weighed(self.model, frames, motion.follow(flows, times, t, (motion.SLOTS,)))

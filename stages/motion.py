@@ -49,10 +49,10 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
 
 
 def grid_copy(frame: np.ndarray) -> np.ndarray:
-    """Grey copy of a frame at the size of the grid: uint8 `[H, W, 3]` -> uint8 `[h, w]`."""
+    """Grey copy of a frame at the size of the grid: uint8 `[H, W, 3]` (a fourth channel is not seen) -> `[h, w]`."""
     height, width = grid_size(*frame.shape[:2])
     kernel = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
-    return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (width, height), interpolation=kernel)
+    return cv2.resize(cv2.cvtColor(frame[..., :3], cv2.COLOR_RGB2GRAY), (width, height), interpolation=kernel)
 
 
 def find_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -106,6 +106,10 @@ class Plan:
         return len(self.times)
 
     @property
+    def transparent(self) -> bool:
+        return self.pixels in ("rgba", "yuva444p10le")
+
+    @property
     def timescale(self) -> int:
         """Ticks per second in which the times of frames that are not evenly spaced are whole, or nearly; 0 if even."""
         exact = math.lcm(*(moment.denominator for moment in self.times)) if not self.rate else 0
@@ -179,8 +183,9 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
     near = 0 if facts.rate else 1e-3  # s
     shrink = max(1, max(facts.size) / (settings.max_side or math.inf))
     size = tuple(max(2, 2 * int(side / shrink / 2)) if shrink > 1 else side for side in facts.size)
-    pixels = "" if codec in ("gif", "png") else "yuv422p10le" if codec == "prores" else settings.pixels or "yuv420p"
-    if codec not in ("gif", "png", "vp9", "av1") and pixels != "yuv444p":
+    kept = {"png": "rgba", "prores": "yuva444p10le"} if facts.transparent else {}
+    pixels = kept.get(codec) or {"gif": "", "png": "", "prores": "yuv422p10le"}.get(codec, settings.pixels or "yuv420p")
+    if codec not in ("gif", "png", "vp9", "av1") and "444p" not in pixels:
         size = tuple(side + side % 2 for side in size)
     out = [moment * stretch for moment in moments]
     if codec == "gif" and min(after - before for before, after in itertools.pairwise(out)) < Fraction(1, 50):
@@ -221,6 +226,8 @@ def describe(plan: Plan, settings: Settings, codecs: dict) -> None:
     print(f"sound: {plan.sound}")
     for note in source.notes:
         print(f"note: {note}")
+    if source.transparent and not plan.transparent:
+        print("note: its transparency is left out (--codec prores in a .mov, or a folder of pictures, keeps it)")
     if any(made - side == 1 for made, side in zip(plan.size, source.size)):
         print("note: its size is odd: an edge pixel is repeated, which all players show (--pixels yuv444p does not)")
     for track, codec in codecs.items():

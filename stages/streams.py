@@ -57,6 +57,7 @@ class Facts:
     bits: int = 8
     hdr: bool = False
     interlaced: bool = False
+    transparent: bool = False
     reading: str = "null"  # ffmpeg's filters that frames pass when they are read
     writing: str = "null"  # those that turn RGB into the video's own kind of YUV, and shape of pixel
     notes: tuple[str, ...] = ()  # sentences about what is not as usual
@@ -137,8 +138,6 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         notes += (f"its frames change their size; all become {sizes[0][0]}x{sizes[0][1]} px",)
     kinds = shown[0][1]
     depth = re.search(r"p(9|1[0-6])(?:le|be)?$|^p0(1\d)|(48|64)(?:le|be)$|(f32)", kinds)
-    if re.search(r"^(yuva|gbra|rgba|bgra|argb|abgr|ya\d|pal8)", kinds):
-        notes += ("its transparency is left out",) if kinds != "pal8" else ()
     interlaced = sum(kind in "TB" for *_, kind in shown) > rows / 2
     if interlaced:
         notes += ("it is interlaced: made progressive first (bwdif)",)
@@ -160,6 +159,7 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         bits=8 if not depth else int(depth[1] or depth[2] or 16),
         hdr=bool(re.search(r"color_trc:(smpte2084|arib-std-b67)", log)),
         interlaced=interlaced,
+        transparent=bool(re.match("yuva|gbra|rgba|bgra|argb|abgr|ya[0-9]", kinds)),
         reading=("bwdif=mode=send_frame:deint=all" if interlaced else "null") + (f",{OTHER_MATRIX}" * converted),
         writing=writing,
         notes=notes,
@@ -215,7 +215,7 @@ def picture_facts(files: Sequence[Path], rate: Fraction, look: Callable) -> tupl
         raise ValueError(f"{files[0].name} is one picture, of two needed.")
     rows = look(same_size())
     with Image.open(files[0]) as image:
-        notes = ("its transparency is left out",) if "A" in image.getbands() else ()
+        transparent = "A" in image.getbands()
     tags = "range=tv:colorspace=bt709:color_primaries=bt709:color_trc=iec61966-2-1"
     facts = Facts(
         path=files[0].parent,
@@ -224,7 +224,7 @@ def picture_facts(files: Sequence[Path], rate: Fraction, look: Callable) -> tupl
         rate=rate,
         seconds=len(rows) / rate,
         writing=f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}",
-        notes=notes,
+        transparent=transparent,
         files=tuple(files),
     )
     return facts, rows

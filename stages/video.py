@@ -99,8 +99,8 @@ def frames_from(plan: Plan, first: int) -> Iterator[np.ndarray]:
     """Frames of the source that are used, from number `first` of them on, in the new video's size but for its edge."""
     source = plan.source
     size = tuple(made - (made - side == 1) for made, side in zip(plan.size, source.size))
-    used, frames = set(plan.used[first:]), ffmpeg.read_frames(source.path, size, source.reading, files=source.files)
-    with contextlib.closing(frames):
+    how, used = {"files": source.files, "transparent": plan.transparent}, set(plan.used[first:])
+    with contextlib.closing(ffmpeg.read_frames(source.path, size, source.reading, **how)) as frames:
         yield from (frame for index, frame in enumerate(frames) if index in used)
 
 
@@ -171,7 +171,8 @@ def try_output(parts: Path, plan: Plan, settings: Settings, key: str) -> tuple[s
         timescale=plan.timescale,
     )
     width, height = (min(made, side) for made, side in zip(plan.size, source.size))
-    write_part(trial / "00000", [np.full((height, width, 3), 128, np.uint8)] * 2, plan, settings, 0, 2)
+    grey = np.full((height, width, 3 + plan.transparent), 128, np.uint8)
+    write_part(trial / "00000", [grey, grey], plan, settings, 0, 2)
     try:
         streams.join_parts(trial, [Fraction(1)], output, seconds=1)
     except OSError as error:

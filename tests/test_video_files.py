@@ -1,6 +1,6 @@
 """What is done with each kind of video: each test shows a row of the table in assets/VIDEO.md.
 
-python tests/test_video_files.py writes the table there.
+PYTHONPATH=.:tests/tools python tests/test_video_files.py writes the table there.
 """
 
 from __future__ import annotations
@@ -250,13 +250,42 @@ def test_more_than_8_bits(tmp_path, capsys, transfer):
     assert ("brought to the standard one" in said) == hdr
 
 
-@row("transparency", "left out, and said")
+def see_through(times, width=96, height=64) -> list[np.ndarray]:
+    """Pictures, uint8 `[H, W, 4]`: a disc of checks that moves 4 px a frame, and is all that can be seen."""
+    y, x = np.mgrid[:height, :width]
+    pictures = []
+    for time in times:
+        disc = np.hypot(x - 24 - 4 * time, y - height / 2) < 14
+        checks = 128 + 80 * np.sin((x - 4 * time) / 5) * np.sin(y / 4)
+        pictures.append(np.stack([checks, 255 - checks, 90 + 0 * y, 255 * disc], axis=-1).astype(np.uint8))
+    return pictures
+
+
+@row("transparency", "kept by a folder of pictures and by `--codec prores` in a .mov or .mkv; else left out, and said")
 def test_transparency(tmp_path, capsys):
-    convert(
-        "-f", "lavfi", "-i", "color=red@0.5:s=64x36:d=0.4,format=yuva420p", "-c:v", "libvpx-vp9", tmp_path / "a.webm"
-    )
     convert("-f", "lavfi", "-i", "testsrc2=s=64x36:d=0.4,format=rgba", "-c:v", "qtrle", tmp_path / "a.mov")
     assert "its transparency is left out" in run(tmp_path, capsys, tmp_path / "a.mov", tmp_path / "b.mp4")
+    (tmp_path / "disc").mkdir()
+    for number, picture in enumerate(see_through(range(0, 12, 2))):
+        Image.fromarray(picture).save(tmp_path / "disc" / f"{number:02}.png")
+    assert "its transparency" not in run(tmp_path, capsys, tmp_path / "disc", tmp_path / "twice", "--model", "path")
+    truth = see_through(range(11))
+    made = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "twice").glob("*.png"))]
+    assert len(made) == 11 and all(np.array_equal(one, other) for one, other in zip(made[::2], truth[::2]))
+    wrong = [np.abs(one[..., 3].astype(int) - other[..., 3]).mean() for one, other in zip(made, truth)]
+    beside = np.mean([np.abs(truth[k][..., 3].astype(int) - truth[k + 1][..., 3]).mean() for k in range(10)])
+    assert max(wrong[3:-3]) < beside / 4, "the disc's outline moves with its checks"
+    assert "its transparency" not in run(
+        tmp_path, capsys, tmp_path / "disc", tmp_path / "c.mov", "--codec", "prores", "--fps", 10
+    )
+    assert probe(tmp_path / "c.mov")["pixels"].startswith("yuva444p")
+    convert("-i", tmp_path / "c.mov", "-pix_fmt", "rgba", tmp_path / "from-c-%02d.png")
+    kept = [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("from-c-*.png"))]
+    assert max(np.abs(one[..., 3].astype(int) - other[..., 3]).mean() for one, other in zip(kept[::2], truth[::2])) < 1
+    assert "its transparency" not in run(
+        tmp_path, capsys, tmp_path / "c.mov", tmp_path / "d.mov", "--codec", "prores", "--bits", 8
+    )
+    assert probe(tmp_path / "d.mov")["pixels"].startswith("yuva444p") and len(stamps(tmp_path / "d.mov")) == 22
 
 
 @row("interlaced video", "made progressive first (`bwdif`), and said")

@@ -2,6 +2,7 @@
 
 python tests/tools/peers.py --called "what the footage is" # of VFI_DATASET: assets/results_peers.csv
 python tests/tools/peers.py --video --called "..."         # and ours, clips as they are: assets/results_video.csv
+python tests/tools/peers.py --moments --called "..."       # ours, at thirds and quarters: assets/results_moments.csv
 
 Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `evaluate` takes
 them. Their settings were chosen on training clips, never on those measured here.
@@ -11,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import subprocess
 import sys
+import time
+from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -27,7 +31,7 @@ from stages import motion
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
-from stages.models import PathPredictor
+from stages.models import PathPredictor, interpolate_shot, load_model
 
 WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
 YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range
@@ -163,13 +167,47 @@ def measure_videos() -> pd.DataFrame:
     return scores
 
 
+def measure_moments() -> pd.DataFrame:
+    """PSNR at other moments than the middle: every third or fourth frame of the test clips is kept, the rest predicted.
+
+    The recursion predicts the middles first, and the middles of what it has then. Its quarters are the other's, too.
+    """
+    clips, rows = list_sequences(get_footage()).query("split == 'test'"), []
+    predictors = {"path": PathPredictor(), **STRAIGHT, "motion": load_model("motion"), "average": vfi.average}
+    for clip, factor in itertools.product(clips.itertuples(), (3, 4)):
+        frames = vfi.load_frames(clip.folder, (clip.width, clip.height))
+        frames = frames[: (len(frames) - 1) // factor * factor + 1]
+        known, times = frames[::factor], [*range(0, len(frames), factor)]
+        made = {name: interpolate_shot(model, known, times, range(len(frames))) for name, model in predictors.items()}
+        if factor == 4:
+            halved = range(0, len(frames), 2)
+            middles = list(interpolate_shot(PathPredictor(), known, times, halved))
+            made["path, the middle of a middle"] = interpolate_shot(
+                PathPredictor(), middles, halved, range(len(frames))
+            )
+        for name, predicted in made.items():
+            for moment, (truth, frame) in enumerate(zip(frames, predicted, strict=True)):
+                if moment % factor:
+                    part = Fraction(min(moment % factor, -moment % factor), factor)
+                    row = {"footage": clip.sequence, "factor": factor, "moment": str(part), "model": name}
+                    rows.append(row | {"psnr": vfi.psnr(truth[None], frame[None])[0]})
+        print(f"measured {clip.sequence}, {factor} times the frames", flush=True)
+    table = pd.DataFrame(rows).groupby(["footage", "factor", "moment", "model"], sort=False, as_index=False)
+    return table.agg(psnr=("psnr", "mean"), frames=("psnr", "size")).round(3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--called", default="", help="what the footage is, in words")
     parser.add_argument("--video", action="store_true", help="measure clips as they are, at both spacings, ours too")
+    parser.add_argument("--moments", action="store_true", help="measure ours at thirds and quarters of the way")
     options = parser.parse_args()
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
+    if options.moments:
+        table = measure_moments().assign(data=options.called, date=time.strftime("%Y-%m-%d"), commit=publish.commit())
+        vfi.write_atomic(vfi.ASSETS / "results_moments.csv", table.to_csv(index=False))
+        return
     name = "video" if options.video else "peers"
     if options.video:
         scores = measure_videos()

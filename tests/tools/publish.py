@@ -379,7 +379,29 @@ def clips_table(path: Path) -> str:
     return "\n".join(rows)
 
 
-TABLES = {"why": why_table, "spacing": spacing_table, "clips": clips_table, "results": results_table}
+def moments_table(path: Path) -> str:
+    """Table of PSNR at moments between two known frames: means over the clips, a line a predictor."""
+    table = pd.read_csv(path)
+    psnr = table.pivot_table(index="model", columns=["factor", "moment"], values="psnr").sort_values((4, "1/4"))[::-1]
+    rows = ["| | " + " | ".join(f"{moment}, frames x {factor}" for factor, moment in psnr.columns) + " |"]
+    rows.append("|---|" + "---:|" * len(psnr.columns))
+    for name, row in psnr.iterrows():
+        rows.append(" | ".join(["", name, *("-" if np.isnan(value) else f"{value:.2f}" for value in row), ""]).strip())
+    first = table.iloc[0]
+    caption = (
+        f"*{first.data}: PSNR in dB, means over {table.footage.nunique()} clips of means over all their frames. "
+        f"Measured {first.date} at commit {first.commit}.*"
+    )
+    return "\n".join([*rows, "", caption])
+
+
+TABLES = {
+    "moments": moments_table,
+    "why": why_table,
+    "spacing": spacing_table,
+    "clips": clips_table,
+    "results": results_table,
+}
 
 
 def publish_readme(path: Path = ROOT / "README.md") -> None:

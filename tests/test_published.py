@@ -13,7 +13,8 @@ from peers import PEERS, STRAIGHT
 
 ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
 WHY = set(vfi.ASSETS.glob("results_why_*.csv"))  # of notebook 06, a row a run
-RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE} - WHY)
+MOMENTS = vfi.ASSETS / "results_moments.csv"  # a row a clip, moment and model
+RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE, MOMENTS} - WHY)
 BASELINES = {"average", "nearest", "path"}
 
 
@@ -61,6 +62,17 @@ def test_results_are_complete_and_consistent(path):
         overall = rows[rows.footage == "all windows"].iloc[0]
         assert part.windows.sum() == overall.windows
         assert abs((part.psnr * part.windows).sum() / part.windows.sum() - overall.psnr) < 2e-3
+
+
+def test_every_moment_is_measured_on_every_clip():
+    table = pd.read_csv(MOMENTS)
+    assert set(zip(table.factor, table.moment)) == {(3, "1/3"), (4, "1/4"), (4, "1/2")}
+    counts = table.groupby(["factor", "moment", "model"]).footage.nunique()
+    assert counts.nunique() == 1 and counts.iloc[0] == 8
+    beside = table.groupby(["footage", "factor", "moment"]).frames.nunique()
+    assert (beside == 1).all(), "all are measured on the same frames"
+    quarters, halves = (table[table.moment == moment].frames.sum() for moment in ("1/4", "1/2"))
+    assert quarters == 2 * halves, "two quarters for each half"
 
 
 def test_the_models_of_others_stand_beside_ours_best_first():

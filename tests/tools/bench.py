@@ -93,11 +93,14 @@ def decode(folder: Path, footage: str) -> list[dict]:
 
 
 MEMORY = """
-import resource, sys
+import re, sys
+from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from stages.frames import build_frames
 table = build_frames(sys.argv[2])
-print(table.groupby("split").windows.sum().to_dict(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+# Not resource's ru_maxrss: that begins with what the process had that started this one.
+peak = int(re.search("VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+print(table.groupby("split").windows.sum().to_dict(), peak)
 """
 
 

@@ -79,7 +79,8 @@ def main() -> None:
     rows = pd.read_csv(target).to_dict("records") if target.exists() else []
     if not rows:
         rows = [{"run": "average", "head": "average", "change": "average of the neighbours", "frames": 0, "windows": 0}]
-        rows[0] |= {"seed": 0, "steps": 0, "minutes": 0.0} | measure(vfi.average, (frames, windows), test)
+        rows[0] |= {"batch_norm": False, "seed": 0, "parameters": 0, "steps": 0, "minutes": 0.0}
+        rows[0] |= measure(vfi.average, (frames, windows), test)
     budget = training.choose_budget(epochs=10, steps_per_epoch=options.steps // 10, learning_rate=1e-3)
     for head, count, data, control in RUNS:
         for seed in range(options.seeds):

@@ -116,9 +116,7 @@ def why_table(path: Path) -> str:
         cells += [f"{test.min():.2f} to {test.max():.2f}" if len(test) > 1 else "-", f"{mean.psnr_moving:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
     first, seeds = table.iloc[0], table[table["head"] != "average"].groupby("change").seed.nunique()
-    several = (
-        f"{seeds.min()}{f' to {seeds.max()}' * (seeds.min() < seeds.max())} seeds, {table.steps.max():,} steps each"
-    )
+    several = f"{'-'.join(map(str, sorted({*seeds})))} seeds, {table.steps.max():,} steps each"
     by = "[notebook 06](notebooks/06_why_it_ghosts.ipynb)"
     if "long" in path.stem:
         by = "[long_runs.py](../tests/tools/long_runs.py), with that notebook's networks"

@@ -71,15 +71,8 @@ class FramesToBatch(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
-class BatchToFrames(keras.layers.Layer):
+class BatchToFrames(FramesToBatch):
     """Undo `FramesToBatch`: `[n * B, H, W, C]` -> `[B, H, W, n * C]`."""
-
-    def __init__(self, frames=6, **arguments):
-        super().__init__(autocast=False, **arguments)
-        self.frames = frames
-
-    def get_config(self):
-        return super().get_config() | {"frames": self.frames}
 
     def call(self, images):
         return ops.concatenate(ops.split(images, self.frames, axis=0), axis=-1)

@@ -23,6 +23,7 @@ SUFFIXES = {  # endings of videos, each with the codecs that it may hold, the us
     ".gif": ("gif",),
     "": ("png",),  # a folder of pictures
 }
+TRANSPARENT = {"png": "rgba", "prores": "yuva444p10le"}  # codecs that keep it, and ffmpeg's formats of pixels
 TO_STANDARD_RANGE = (  # ffmpeg's filters for high dynamic range
     "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius:desat=0,"
     "zscale=t=bt709:m=bt709:r=tv,format=yuv444p"
@@ -107,7 +108,7 @@ class Plan:
 
     @property
     def transparent(self) -> bool:
-        return self.pixels in ("rgba", "yuva444p10le")
+        return self.pixels in TRANSPARENT.values()
 
     @property
     def timescale(self) -> int:
@@ -183,8 +184,8 @@ def plan_video(source: Path | Sequence[Path], target: Path, settings: Settings) 
     near = 0 if facts.rate else 1e-3  # s
     shrink = max(1, max(facts.size) / (settings.max_side or math.inf))
     size = tuple(max(2, 2 * int(side / shrink / 2)) if shrink > 1 else side for side in facts.size)
-    kept = {"png": "rgba", "prores": "yuva444p10le"} if facts.transparent else {}
-    pixels = kept.get(codec) or {"gif": "", "png": "", "prores": "yuv422p10le"}.get(codec, settings.pixels or "yuv420p")
+    opaque = {"gif": "", "png": "", "prores": "yuv422p10le"}.get(codec, settings.pixels or "yuv420p")
+    pixels = TRANSPARENT.get(codec, opaque) if facts.transparent else opaque
     if codec not in ("gif", "png", "vp9", "av1") and "444p" not in pixels:
         size = tuple(side + side % 2 for side in size)
     out = [moment * stretch for moment in moments]

@@ -138,6 +138,8 @@ def parse_facts(path: Path, log: str, rows: int) -> Facts:
         notes += (f"its frames change their size; all become {sizes[0][0]}x{sizes[0][1]} px",)
     kinds = shown[0][1]
     depth = re.search(r"p(9|1[0-6])(?:le|be)?$|^p0(1\d)|(48|64)(?:le|be)$|(f32)", kinds)
+    if re.search(r"(?mi)^ +alpha_mode +: 1", log):  # of WebM, which ffmpeg's own decoders of VP8 and VP9 do not see
+        notes += ("its transparency is left out",)
     interlaced = sum(kind in "TB" for *_, kind in shown) > rows / 2
     if interlaced:
         notes += ("it is interlaced: made progressive first (bwdif)",)

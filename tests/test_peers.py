@@ -8,6 +8,7 @@ from PIL import Image
 
 import peers
 import vfi_utils as vfi
+from stages import seqinfo
 
 HEIGHT, WIDTH = 64, 96
 PEERS = [
@@ -64,3 +65,22 @@ def test_an_ffmpeg_that_makes_nothing_is_named(monkeypatch):
     monkeypatch.setattr(peers, "MINTERPOLATE", "minterpolate=fps=1")
     with pytest.raises(RuntimeError, match="instead of one frame"):
         peers.minterpolate(np.zeros((1, 6, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_every_frame_that_was_left_out_is_measured_at_its_moment(tmp_path, monkeypatch):
+    wide = texture(HEIGHT, 2 * WIDTH, seed=2)
+    for split in ("train", "test"):
+        folder = tmp_path / "clips" / split / f"{split}-pan" / "img1"
+        folder.mkdir(parents=True)
+        for number in range(14):  # the last is no frame's neighbour for either factor
+            Image.fromarray(wide[:, 2 * number : 2 * number + WIDTH]).save(folder / f"{number + 1:06}.png")
+        seqinfo.write_seqinfo(folder.parent, rate=25, frames=14, size=(WIDTH, HEIGHT))
+    monkeypatch.setenv("VFI_DATASET", str(tmp_path / "clips"))
+    table = peers.measure_moments().set_index(["factor", "moment", "model"])
+    assert set(table.footage) == {"test-pan"}
+    assert table.frames[3, "1/3"].unique() == [8]
+    assert table.frames[4, "1/4"].unique() == [6] and table.frames[4, "1/2"].unique() == [3]
+    psnr = table.psnr.unstack()
+    assert (psnr["path"] > psnr["average"] + 10).all(), "an even pan is followed, at the right moments"
+    assert np.isnan(psnr["path, the middle of a middle"][3, "1/3"])
+    assert psnr["path, the middle of a middle"][4, "1/2"] == psnr["path"][4, "1/2"], "its halves are the path's"

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 
+import keras
 import nbformat
+import numpy as np
 import pytest
 
 import check_downloads
 import colab
 import compare_runs
+import long_runs
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
 from stages import mot17
 
@@ -154,3 +157,16 @@ def test_the_badges_workflow_stamps_a_copy_and_has_nothing_to_do_the_second_time
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", "."]
     if shutil.which("ruff", path=str(ROOT / ".venv" / "bin")):
         assert not subprocess.run(lint, cwd=copy, capture_output=True, text=True).stdout, "the longer name still fits"
+
+
+def kernels(head: str, control: str) -> list[np.ndarray]:
+    layers = long_runs.build(head, 6, control, seed=0).layers
+    return [layer.get_weights()[0] for layer in layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+@pytest.mark.parametrize(("head", "control", "donor"), [("direct", "small", "residual"), ("residual", "he", "direct")])
+def test_a_control_differs_in_the_last_layer_alone(head, control, donor):
+    made, usual, other = kernels(head, control), kernels(head, ""), kernels(donor, "")
+    assert all(np.array_equal(one, another) for one, another in zip(made[:-1], usual[:-1], strict=True))
+    assert np.array_equal(made[-1], other[-1]) and not np.array_equal(made[-1], usual[-1])
+    assert (made[-1].std() < 1e-3) == (control == "small")

@@ -263,8 +263,13 @@ def see_through(times, width=96, height=64) -> list[np.ndarray]:
 
 @row("transparency", "kept by a folder of pictures and by `--codec prores` in a .mov or .mkv; else left out, and said")
 def test_transparency(tmp_path, capsys):
-    convert("-f", "lavfi", "-i", "testsrc2=s=64x36:d=0.4,format=rgba", "-c:v", "qtrle", tmp_path / "a.mov")
-    assert "its transparency is left out" in run(tmp_path, capsys, tmp_path / "a.mov", tmp_path / "b.mp4")
+    half_seen = ["-f", "lavfi", "-i", "color=red@0.5:s=64x36:d=0.4,format=yuva420p"]
+    for name, encoder in {"a.mov": ["-c:v", "qtrle"], "a.webm": ["-c:v", "libvpx-vp9", "-auto-alt-ref", 0]}.items():
+        convert(*half_seen, *encoder, tmp_path / name)
+        printed = run(tmp_path, capsys, tmp_path / name, tmp_path / f"{name}.mp4")
+        assert printed.count("its transparency is left out") == 1
+    write(tmp_path / "opaque.webm", drawn(6, (64, 48)), encoder=["-c:v", "libvpx-vp9"])
+    assert "its transparency" not in run(tmp_path, capsys, tmp_path / "opaque.webm", tmp_path / "c.mp4")
     (tmp_path / "disc").mkdir()
     for number, picture in enumerate(see_through(range(0, 12, 2))):
         Image.fromarray(picture).save(tmp_path / "disc" / f"{number:02}.png")

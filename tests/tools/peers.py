@@ -205,7 +205,11 @@ def main() -> None:
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
     if options.moments:
-        table = measure_moments().assign(data=options.called, date=time.strftime("%Y-%m-%d"), commit=publish.commit())
+        table = measure_moments().assign(
+            data=options.called or dataset_name(choose_dataset()),
+            date=time.strftime("%Y-%m-%d"),
+            commit=publish.commit(),
+        )
         vfi.write_atomic(vfi.ASSETS / "results_moments.csv", table.to_csv(index=False))
         return
     name = "video" if options.video else "peers"

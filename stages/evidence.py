@@ -7,7 +7,7 @@ import numpy as np
 
 from stages import motion
 
-WORKING = 4 * motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
+WORKING = motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
 PICTURES = 7  # that a network weighs
 DESCRIBED = 31  # channels of `describe`; these of them are x-components, and each one's y follows it:
 ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
@@ -31,12 +31,16 @@ def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
     return share * (paths.places[side, outer] - paths.places[side, inner])
 
 
-def describe(paths: motion.Paths) -> np.ndarray:
+def describe(paths: motion.Paths, fit=np.asarray) -> np.ndarray:
     """What a network may know of the paths: float32 `[h, w, 31]`, distances as their inverse hyperbolic sines.
 
     For either side: how far the outer four places are from the straight line through the inner two, how far the
     one-sided shift is from the path's, the way between the inner two in steps of 4 px (x and y of each), and how far
     the two sides are apart. Then whether the outer four slots hold a frame, and the moment's position.
+
+    Args:
+        paths: from `motion.follow`.
+        fit: a function that gives distances another size.
     """
     described = []
     for side in range(2):
@@ -46,10 +50,10 @@ def describe(paths: motion.Paths) -> np.ndarray:
             bent = paths.places[side, slot] - before - paths.moments[slot] * (after - before)
             described.append(bent if paths.slots[slot] >= 0 else np.zeros_like(bent))
         described += [one_sided(paths, side) - paths.shifts[side, -1], across / 4]
-        described.append(apart[..., None])
+        described.append(apart)
+    distances = np.arcsinh(np.dstack([fit(part) for part in described]))
     known = [float(paths.slots[slot] >= 0) for slot in (0, 1, 4, 5)] + [paths.position]
-    shape = (*described[0].shape[:2], len(known))
-    return np.concatenate([np.arcsinh(np.concatenate(described, axis=-1)), np.full(shape, known, np.float32)], axis=-1)
+    return np.dstack([distances, np.full((*distances.shape[:2], len(known)), known, np.float32)])
 
 
 def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -63,21 +67,24 @@ def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarr
     return [*pictures[:-1], *alone, pictures[-1]], weights
 
 
-def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def look(
+    frames, paths: motion.Paths, pictures: list, weights: list, largest: int = WORKING
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a network looks at: pictures, the classic's weights, and `describe`, on a copy if the frames are large.
 
     Args:
         frames: n of uint8 `[H, W, 3]`.
         paths: from `motion.follow`.
         pictures, weights: of `gather`.
+        largest: px, the area of frames that are shown as they are.
 
     Returns:
         uint8 `[h, w, 27]` (the inner two frames as they stand come last), uint8 `[h, w, 5]` (255 is 1), and float32
         `[h / 2, w / 2, 31]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
-        larger one's copy has an area of about `WORKING`.
+        larger one's copy has an area of about `largest`.
     """
     height, width = pictures[0].shape[:2]
-    scale = min(1.0, (WORKING / (height * width)) ** 0.5)
+    scale = min(1.0, (largest / (height * width)) ** 0.5)
     size = [-(-round(side * scale) // 16) * 16 for side in (height, width)]
 
     def fit(image: np.ndarray, part: int = 1) -> np.ndarray:
@@ -92,8 +99,7 @@ def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np
 
     seen = [fit(picture) for picture in (*pictures, *(frames[slot] for slot in paths.slots[2:4]))]
     rule = np.stack([cv2.convertScaleAbs(fit(weight), alpha=255) for weight in weights], axis=-1)
-    described = [fit(part, 2) for part in np.moveaxis(describe(paths), -1, 0)]
-    return np.concatenate(seen, axis=-1), rule, np.stack(described, axis=-1)
+    return np.concatenate(seen, axis=-1), rule, describe(paths, lambda part: fit(part, 2))
 
 
 def correct(weights: list, correction: np.ndarray) -> list[np.ndarray]:
@@ -107,9 +113,8 @@ def correct(weights: list, correction: np.ndarray) -> list[np.ndarray]:
         Seven of float32 `[H, W]`; their sum is any.
     """
     height, width = weights[0].shape
+    factors = np.exp(np.moveaxis(correction, -1, 0))
     if height * width > WORKING:
-        parts = [cv2.resize(part, (width, height)) for part in np.moveaxis(correction, -1, 0)]
-    else:
-        parts = np.moveaxis(correction[:height, :width], -1, 0)
+        factors = [cv2.resize(factor, (width, height)) for factor in factors]
     known = [*weights[:-1], *[0] * (PICTURES - len(weights)), weights[-1]]
-    return [(weight + np.float32(LEAST)) * np.exp(part) for weight, part in zip(known, parts)]
+    return [(weight + np.float32(LEAST)) * factor[:height, :width] for weight, factor in zip(known, factors)]

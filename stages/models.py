@@ -6,10 +6,7 @@ Keras is imported when a model is: the classic and the baselines do without, and
 from __future__ import annotations
 
 import functools
-import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from stages import evidence, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
+NETWORK = threading.Lock()  # of one thread at a time
 
 
 def gpu_name() -> str:
@@ -144,7 +142,8 @@ def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
     """
     pictures, weights = evidence.gather(frames, paths)
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
-    correction = inside(model, "correction").predict_on_batch(seen)[0]
+    with NETWORK:
+        correction = inside(model, "correction").predict_on_batch(seen)[0]
     return motion.blend(pictures, evidence.correct(weights, np.asarray(correction, np.float32)))
 
 
@@ -287,7 +286,8 @@ class FramePredictor:
         """Frame in the middle, by a network, in tiles that memory holds: uint8 `[1, 6, H, W, 3]` -> `[H, W, 3]`."""
         while True:
             try:
-                return vfi.to_uint8(predict_float(self.model, neighbours, self.tile))[0]
+                with NETWORK:
+                    return vfi.to_uint8(predict_float(self.model, neighbours, self.tile))[0]
             except Exception as error:  # TensorFlow's, JAX's and Python's ways to say that memory is full
                 full = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
                 full |= type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXH" in str(error)
@@ -297,51 +297,3 @@ class FramePredictor:
                     raise
             self.tile = smaller
             print(f"memory is full: predicting tiles of {smaller} px from here on", flush=True)
-
-
-def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterable[float]) -> Iterator[np.ndarray]:
-    """Frames of one shot at the wanted moments: its own where it has one, else predicted from up to six around.
-
-    Each pair's flows are found once, in threads, one frame ahead of what is predicted. A few frames are in memory.
-
-    Args:
-        model: what `load_model` returns, or a function of the neighbours.
-        frames: uint8 `[H, W, 3]`, one by one, without a cut among them.
-        times: of these frames, increasing.
-        wanted: increasing moments from `times[0]` to `times[-1]`.
-
-    Yields:
-        uint8 `[H, W, 3]`, one for each wanted moment.
-
-    Raises:
-        ValueError: if a moment lies beyond the frames, or a model predicts the middle alone and another is wanted.
-    """
-    predictor, source = FramePredictor(model), enumerate(frames)
-    window, first = deque(), 0  # frame, grey copy, and the flows to and from the frame before, found in threads
-    follows = follows_paths(model)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-
-        def read_until(index: int) -> None:
-            while first + len(window) <= min(index, len(times) - 1):
-                frame = next(source)[1]
-                copy = motion.grid_copy(frame) if follows else None
-                pair = (window[-1][1], copy) if window and follows else None
-                flows = pair and (pool.submit(motion.find_flow, *pair), pool.submit(motion.find_flow, *pair[::-1]))
-                window.append((frame, copy, flows))
-
-        for moment in wanted:
-            if not times[0] <= moment <= times[-1]:
-                raise ValueError(f"The moment {moment} lies beyond the frames, from {times[0]} to {times[-1]}.")
-            after = int(np.searchsorted(times, moment))
-            last = min(after + 2, len(times) - 1)
-            read_until(last + 1)
-            while first < min(after, len(times) - 1) - 3:
-                window.popleft()
-                first += 1
-            if times[after] == moment:
-                yield window[after - first][0]
-                continue
-            used = list(itertools.islice(window, max(0, after - 3 - first), last + 1 - first))
-            flows = [[flow.result() for flow in pair] for _, _, pair in used[1:]] if follows else None
-            shown = [frame for frame, _, _ in used]
-            yield predictor(shown, times[last + 1 - len(used) : last + 1], moment, flows)

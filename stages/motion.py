@@ -59,6 +59,7 @@ def find_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Flow `[h, w, 2]` from one grey copy to another, uint8 `[h, w]`, by dense inverse search (Kroeger et al. 2016)."""
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
+    search.setVariationalRefinementIterations(3)  # of 5: as exact on 54 clips, and quicker
     return search.calc(first, second, None)
 
 
@@ -136,7 +137,7 @@ def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Pa
     *moments, position = (float(when[slot]) if slot >= 0 else 0.0 for slot in (*slots, len(times)))
     shifts, places = [], []
     for side, (flow, share) in enumerate(zip(flows[slots[2]], (position, 1 - position))):
-        start = here - share * sample(flow, here)
+        start = here - share * flow
         start = here - displacements(flows, slots, 2 + side, start, range(1, 5), guess)[1][0]
         moved, paths = displacements(flows, slots, 2 + side, start, range(3 - reach, 3 + reach), weights)
         shifts.append(-paths)
@@ -165,20 +166,21 @@ def displacements(flows: list, slots, origin: int, points: np.ndarray, used: ran
             if slots[slot] >= 0:
                 flow = flows[min(slots[slot], slots[slot - direction])][direction < 0]
                 moved[slot] += sample(flow, points + moved[slot])
-    return moved, np.stack([sum(share * part for share, part in zip(row, moved) if share) for row in weights])
+    return moved, np.tensordot(weights, moved, 1)
 
 
-def fetch(frame: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Pixels fetched from where `shift` says, by a cubic: uint8 `[H, W, 3]`.
+def fetch(frame: np.ndarray, shift: np.ndarray, kernel: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """Pixels fetched from where `shift` says: uint8 `[H, W, 3]`.
 
     Args:
         frame: uint8 `[H, W, 3]`.
         shift: float32 `[h, w, 2]`, px of the grid.
+        kernel: OpenCV's, between pixels.
     """
     height, width = frame.shape[:2]
     scale = np.array([width / shift.shape[1], height / shift.shape[0]], np.float32)
     at = cv2.resize(shift * scale, (width, height), interpolation=cv2.INTER_LINEAR)
-    return sample(frame, cv2.add(at, pixel_grid(height, width)), cv2.INTER_CUBIC)
+    return sample(frame, cv2.add(at, pixel_grid(height, width)), kernel)
 
 
 def inside(shift: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -219,7 +221,7 @@ def stand_still(fetched: list, along: list, standing: list) -> np.ndarray:
     still, at_pixel = difference(*standing, 3), difference(*standing)
     differs = np.exp(-still / 16) * above(difference(*fetched, 3) - still, 4, 3)
     by_flow = np.minimum(*(difference(frame, other, 5) for frame, other in zip(standing, along)))
-    wrong = np.exp(-at_pixel / 8) * above(by_flow - at_pixel, 6, 2)
+    wrong = np.exp(-at_pixel / 8) * above(by_flow - at_pixel, 7, 2)
     return (1 - (1 - differs) * (1 - wrong)).astype(np.float32)
 
 
@@ -272,7 +274,7 @@ def between_sides(paths: Paths, side: int, choice: int = -1) -> tuple[np.ndarray
     """
     across = paths.places[side, 3 - side] - paths.places[side, 2 + side]
     apart = paths.shifts[side, choice] + across - paths.shifts[1 - side, choice]
-    return across, np.linalg.norm(apart, axis=-1)
+    return across, cv2.magnitude(*cv2.split(apart))
 
 
 def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -294,7 +296,7 @@ def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndar
         both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
         fetched, within = zip(*((fetch(frame, shift), inside(shift, size)) for frame, shift in zip(standing, both)))
         pairs.append((fetched, within, cv2.resize(np.exp(apart / -6), size[::-1])))
-    along = [fetch(frame, flow) for frame, flow in zip(standing[::-1], paths.flows)]
+    along = [fetch(frame, flow, cv2.INTER_LINEAR) for frame, flow in zip(standing[::-1], paths.flows)]
     stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
     average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
     return [*pairs[0][0], *pairs[1][0], average], weigh(pairs, stand, paths.position)

@@ -24,6 +24,7 @@ SPACINGS = {  # times of six neighbours around the frame at 0, and how often the
     (-10, -6, -2, 2, 6, 10): 0.05,  # even, and faster
     (-4, -3, -1, 2, 3, 4): 0.05,
 }
+LARGEST = 4 * motion.GRID  # px: the area of the frames that crops are cut from; weights found on these serve all sizes
 CROPS_PER_WINDOW = 3
 SHAKEN = 0.5  # share of the windows that a hand shakes
 CAPTIONED = 0.06  # share of the windows on which a caption stands still
@@ -34,7 +35,7 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
 
     The spacing is one of `SPACINGS`, forwards or backwards; a third each has six, four or two neighbours, and fewer at
     the ends of a clip. Half are shaken. Frames are shrunk by 2 or 4 at times, if at least 80 px are left, and to
-    `evidence.WORKING`.
+    `LARGEST`.
     """
     while True:
         times = np.array(list(SPACINGS)[random.choice(len(SPACINGS), p=list(SPACINGS.values()))])
@@ -49,7 +50,7 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
         chosen = shake(chosen, [*times[there], 0], random)
     height, width = chosen[0].shape[:2]
     shrink = random.choice([1, 2, 4], p=[0.7, 0.15, 0.15])
-    shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / evidence.WORKING) ** 0.5)
+    shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / LARGEST) ** 0.5)
     if shrink > 1:
         size = int(width / shrink), int(height / shrink)
         chosen = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in chosen]
@@ -110,7 +111,7 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
     paths = motion.follow(flows, times, 0, (motion.SLOTS,))
     pictures, weights = evidence.gather(neighbours, paths)
     classic = motion.blend([*pictures[:4], pictures[-1]], weights)
-    pictures, rule, description = evidence.look(neighbours, paths, pictures, weights)
+    pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
     height, width = (side // 2 * 2 for side in truth.shape[:2])
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
     wrong = cv2.blur(cv2.absdiff(classic, truth).astype(np.float32).mean(axis=-1), (crop, crop))

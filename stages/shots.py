@@ -146,7 +146,7 @@ def interpolate_shots(frames: Iterable[np.ndarray], shots: Sequence[Shot], predi
     Args:
         frames: uint8 `[H, W, 3]`, those that are used, from number `first` on.
         shots: each is interpolated by itself.
-        predict: frames, times, wanted moments -> a frame for each, as `models.interpolate_shot` does for a model.
+        predict: frames, times, wanted moments -> a frame for each, as `interpolate_shot` does for a model.
         first: as said.
     """
     frames = iter(frames)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import ffmpeg, markers, models, shots, streams
+from stages import ffmpeg, interpolation, markers, models, shots, streams
 from stages.planning import SUFFIXES, Plan, Settings, describe, find_source, find_sources, name_targets, plan_video
 
 PART = 48  # frames in a part, at least; an interrupted video goes on after the last whole part
@@ -139,7 +139,7 @@ def write_parts(parts: Path, marks: dict, plan: Plan, settings: Settings) -> Non
     rest = shots.shots_from(plan.shots, done, CONTEXT)
     first = rest[0].first
     with contextlib.closing(frames_from(plan, first)) as read:
-        predict = functools.partial(models.interpolate_shot, model)
+        predict = functools.partial(interpolation.interpolate_shot, model)
         stream = report_progress(shots.interpolate_shots(read, rest, predict, first), plan.frames - done)
         for start, end in itertools.pairwise(bounds[number:]):
             path, frames = parts / f"{bounds.index(start):05d}", itertools.islice(stream, end - start)

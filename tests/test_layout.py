@@ -26,13 +26,14 @@ ALLOWED = {  # what each file may import of ours
     "tiles": set(),
     "evidence": {"motion"},
     "models": {"vfi_utils", "evidence", "layers", "motion", "tiles"},
+    "interpolation": {"models", "motion"},
     "runs": {"markers", "vfi_utils", "models"},
     "training": {"vfi_utils", "models", "runs"},
     "path_crops": {"markers", "vfi_utils", "evidence", "models", "motion"},
     "evaluation": {"vfi_utils", "models"},
     "streams": {"ffmpeg"},
     "planning": {"ffmpeg", "shots", "streams"},
-    "video": {"markers", "vfi_utils", "models", "ffmpeg", "shots", "streams", "planning"},
+    "video": {"markers", "vfi_utils", "models", "interpolation", "ffmpeg", "shots", "streams", "planning"},
 }
 LIMITS = {"vfi_utils": 430, "sample_street": 600}  # lines
 LIMIT = 350

@@ -13,7 +13,7 @@ from keras import layers, ops
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
-from stages import evidence, models, motion, path_crops, training
+from stages import evidence, interpolation, models, motion, path_crops, training
 from stages import layers as moving
 from stages.models import load_model, predict_between
 
@@ -273,7 +273,7 @@ def test_few_frames_and_any_moment(weighing, times, t):
 
 def test_a_shot_is_predicted_at_any_moment(weighing):
     model, frames = some_weights(weighing()), shaken_street(range(6))
-    made = list(models.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
+    made = list(interpolation.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
     assert np.array_equal(made[0], frames[0]) and np.array_equal(made[3], frames[5])
     assert np.array_equal(made[1], predict_between(model, frames[None, :4], range(4), 1 / 3)[0])
     assert np.array_equal(made[2], predict_between(model, frames[None], range(6), 2.5)[0])
@@ -383,7 +383,7 @@ def test_large_frames_are_shrunk_to_what_the_network_sees():
     frames = np.zeros((20, 500, 800, 3), np.uint8)
     for seed in range(5):
         truth = path_crops.random_window(frames, np.random.default_rng(seed))[2]
-        assert truth[..., 0].size <= evidence.WORKING
+        assert truth[..., 0].size <= path_crops.LARGEST
 
 
 def test_crops_are_what_the_network_sees_and_truth_fits(crops):

@@ -1,11 +1,13 @@
 """The classic follows pixels at any spacing: even and uneven motion, other moments, few frames, captions, odd sizes."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
 
 import vfi_utils as vfi
-from stages import models, motion
+from stages import interpolation, models, motion
 
 ARTICLE, VIDEO = (-3, -2, -1, 1, 2, 3), (-5, -3, -1, 1, 3, 5)
 HEIGHT, WIDTH = 90, 160
@@ -124,7 +126,7 @@ def test_a_shot_keeps_its_own_frames_and_predicts_the_rest():
     times = [time / 25 for time in range(8)]
     frames = [texture(place(25 * time, 0.1)) for time in times]
     wanted = [k / 60 for k in range(17)]
-    seen = list(models.interpolate_shot(models.load_model("path"), iter(frames), times, wanted))
+    seen = list(interpolation.interpolate_shot(models.load_model("path"), iter(frames), times, wanted))
     assert len(seen) == len(wanted)
     for moment, frame in zip(wanted, seen):
         assert score(frame[None], 25 * moment, 0.1) > 40
@@ -135,12 +137,35 @@ def test_a_shot_keeps_its_own_frames_and_predicts_the_rest():
 def test_a_shot_equals_single_predictions():
     times = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     frames = [texture(place(time, 0.1)) for time in times]
-    seen = list(models.interpolate_shot(models.load_model("path"), iter(frames), times, [2.5, 3.25, 5.5]))
+    seen = list(interpolation.interpolate_shot(models.load_model("path"), iter(frames), times, [2.5, 3.25, 5.5]))
     for moment, first, last, frame in zip((2.5, 3.25, 5.5), (0, 1, 3), (6, 7, 7), seen):
         alone = models.predict_between(
             models.load_model("path"), np.stack(frames[first:last])[None], times[first:last], moment
         )[0]
         assert (frame == alone).all()
+
+
+def test_threads_end_with_the_shot_and_what_fails_in_one_is_raised():
+    times, before = [float(time) for time in range(30)], cv2.getNumThreads()
+    frames, asked = [texture(place(time, 0.0)) for time in times], []
+
+    def predict(neighbours):
+        asked.append(len(neighbours))
+        if len(asked) > 4:
+            raise MemoryError("full")
+        return vfi.average(neighbours)
+
+    stream = interpolation.interpolate_shot(predict, iter(frames), times, [k / 2 for k in range(58)])
+    assert (next(stream) == frames[0]).all()
+    with pytest.raises(MemoryError, match="full"):
+        list(stream)
+    assert len(asked) < 5 + 2 * interpolation.WORKERS, "it went on"
+    stream = interpolation.interpolate_shot(models.load_model("path"), iter(frames), times, [0.5, 1.5, 2.5, 3.5])
+    next(stream)
+    assert cv2.getNumThreads() <= before
+    stream.close()
+    assert cv2.getNumThreads() == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
 @pytest.mark.parametrize("t", [0.25, 0.5])

@@ -20,7 +20,7 @@ from PIL import Image
 
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment
-from stages import ffmpeg, models, planning, shots, streams, video
+from stages import ffmpeg, interpolation, models, planning, shots, streams, video
 
 
 def drawn(frames: int = 12, size: tuple = (64, 36), seed: int = 0) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def stamps(path) -> list[float]:
 
 
 def ramp(model, frames, times, wanted):
-    """Predict, of frames that are one number each, the number in between; as `models.interpolate_shot`, by time."""
+    """Predict, of frames that are one number each, the number in between; as `interpolate_shot`, by time."""
     values = [float(frame.flat[0]) for frame in frames]
     assert len(values) == len(times) and np.all(np.diff(times) > 0) and np.all(np.diff(wanted) > 0)
     assert times[0] <= wanted[0] and wanted[-1] <= times[-1]
@@ -179,7 +179,9 @@ def test_frames_flow_through():
     times = list(range(1000))
     wanted = shots.list_shots(times, [Fraction(k, 8) for k in range(8000)], [500])
     model = models.load_model("average")
-    stream = shots.interpolate_shots(source(), wanted, lambda *arguments: models.interpolate_shot(model, *arguments))
+    stream = shots.interpolate_shots(
+        source(), wanted, lambda *arguments: interpolation.interpolate_shot(model, *arguments)
+    )
     for _ in range(80):
         next(stream)
     assert len(taken) < 20, "few frames ahead of what was asked for"

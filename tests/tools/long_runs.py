@@ -1,6 +1,7 @@
 """Notebook 06's runs, long enough to answer: work/results/why_NAME_long.csv, a row as soon as a run is measured.
 
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
+python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
@@ -27,14 +28,18 @@ from stages.footage import choose_dataset, dataset_name
 from stages.frames import get_frames
 from stages.models import predict_middle
 
-SHARES = {"eighth": 1 / 8, "all": 1}
-RUNS = [  # head, frames, data, and what is otherwise than in the notebook
-    *((head, 6, data, "") for head in ("direct", "residual") for data in ("eighth", "all")),
-    *((head, 2, "all", "") for head in ("direct", "residual")),
-    *((head, 6, "twice", "") for head in ("direct", "residual")),
+STEPS = 5000
+SHARES = {"eighth": 1 / 8, "half": 1 / 2, "all": 1}
+HEADS = ("direct", "residual")
+RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what answers most comes first
+    *((head, 6, data, "") for data in ("all", "eighth") for head in HEADS),
+    *((head, 2, "all", "") for head in HEADS),
+    *((head, 6, "twice", "") for head in HEADS),
     ("direct", 6, "all", "small"),
     ("residual", 6, "all", "he"),
     ("direct", 6, "all", "charbonnier"),
+    *((head, 4, "all", "") for head in HEADS),
+    *((head, 6, "half", "") for head in HEADS),
 ]
 
 
@@ -63,8 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="as in the notebook")
     parser.add_argument("--more", default="", help='more footage for the runs called "twice"')
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[], help='of the runs, such as "direct-6-all": all, if none')
     options = parser.parse_args()
     name = dataset_name(choose_dataset(options.dataset))
     frames, windows = get_frames(options.dataset, "train")
@@ -83,9 +89,12 @@ def main() -> None:
         rows[0] |= measure(vfi.average, (frames, windows), test)
     budget = training.choose_budget(epochs=10, steps_per_epoch=options.steps // 10, learning_rate=1e-3)
     for head, count, data, control in RUNS:
-        for seed in range(options.seeds):
-            change = f"{head}-{count}-{data}" + f"-{control}" * bool(control)
-            run = f"why-{change}-s{seed}-{name}-{options.steps}"
+        change = f"{head}-{count}-{data}" + f"-{control}" * bool(control)
+        if options.only and change not in options.only:
+            continue
+        runs = [f"why-{change}-s{seed}-{name}-{options.steps}" for seed in range(options.seeds)]
+        change += f"-{options.steps}" * (options.steps != STEPS)
+        for seed, run in enumerate(runs):
             if run in {row["run"] for row in rows} or (data == "twice" and not options.more):
                 continue
             used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES[data] * len(windows))))

@@ -31,7 +31,8 @@ from stages import motion
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
-from stages.models import PathPredictor, interpolate_shot, load_model
+from stages.interpolation import interpolate_shot
+from stages.models import PathPredictor, load_model
 
 WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
 YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import keras
 import nbformat
 import numpy as np
@@ -18,6 +19,7 @@ import check_downloads
 import colab
 import compare_runs
 import long_runs
+import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
 from stages import mot17
 
@@ -170,3 +172,15 @@ def test_a_control_differs_in_the_last_layer_alone(head, control, donor):
     assert all(np.array_equal(one, another) for one, another in zip(made[:-1], usual[:-1], strict=True))
     assert np.array_equal(made[-1], other[-1]) and not np.array_equal(made[-1], usual[-1])
     assert (made[-1].std() < 1e-3) == (control == "small")
+
+
+def test_frames_that_are_moved_first_are_the_middle_one():
+    noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)
+    large = cv2.resize(noise, (240, 90), interpolation=cv2.INTER_CUBIC)
+    frames = np.stack([large[:, 40 + 4 * k : 200 + 4 * k] for k in range(7)])
+    made, table = long_runs.move_all({"a": frames}, vfi.build_windows({"a": 7}))
+    assert table.to_dict("records") == [{"sequence": "0000", "start": 0, "middle": 4}]
+    moved, truth = vfi.split_middle(made["0000"][None, :, 8:-8, 24:-24])
+    assert np.array_equal(made["0000"][4], frames[3]) and np.array_equal(moved[0, 3], moved[0, 4])
+    assert vfi.psnr(moved[0], truth.repeat(8, axis=0)).min() > 35
+    assert vfi.psnr(frames[[2, 4], 8:-8, 24:-24], truth.repeat(2, axis=0)).max() < 25

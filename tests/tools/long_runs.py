@@ -6,27 +6,30 @@ python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
 `--more` names footage that joins the windows to learn from in the runs called "twice": other places. Three controls ask
-whether the heads differ, or the weights that they begin with, or the loss.
+whether the heads differ, or the weights that they begin with, or the loss. In "moved", `path` moves the six frames to
+the middle before the network sees them, and the network adds to what `path` predicts.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import keras
+import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
 from definitions import definitions
-from stages import training
+from stages import motion, training
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name
 from stages.frames import get_frames
-from stages.models import predict_middle
+from stages.models import BASELINES, predict_float, predict_middle
 
 STEPS = 5000
 SHARES = {"eighth": 1 / 8, "half": 1 / 2, "all": 1}
@@ -38,6 +41,7 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     ("direct", 6, "all", "small"),
     ("residual", 6, "all", "he"),
     ("direct", 6, "all", "charbonnier"),
+    ("residual", 6, "moved", ""),
     *((head, 4, "all", "") for head in HEADS),
     *((head, 6, "half", "") for head in HEADS),
 ]
@@ -54,6 +58,36 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
         )
         last.set_weights(donor.get_weights())
     return model
+
+
+def move(neighbours: np.ndarray) -> np.ndarray:
+    """Six frames whose pixels are where they are at the middle, and what `path` predicts, twice, in their midst.
+
+    uint8 `[B, 6, H, W, 3]` -> uint8 `[B, 8, H, W, 3]`. The average of the inner two, to which `residual` adds, is then
+    `path`.
+    """
+    moved = []
+    for window in neighbours:
+        flows = motion.find_flows([motion.grid_copy(frame) for frame in window])
+        paths, here = motion.follow(flows, vfi.window_times(), 0, (6,)), motion.pixel_grid(*flows[0][0].shape[:2])
+        six = [motion.fetch(frame, paths.places[slot // 3, slot] - here) for slot, frame in enumerate(window)]
+        moved.append([*six[:3], *[motion.predict_along(window, paths)] * 2, *six[3:]])
+    return np.array(moved)
+
+
+def move_all(frames: dict, windows: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
+    """Windows of nine frames, each a sequence of its own: `move`, with the true frame in the middle."""
+    made = {}
+    for number, row in enumerate(windows.itertuples()):
+        neighbours, truth = vfi.split_middle(vfi.window_of(frames, row)[None])
+        moved = move(neighbours)[0]
+        made[f"{number:04}"] = np.stack([*moved[:4], truth[0], *moved[4:]])
+    return made, vfi.build_windows(dict.fromkeys(made, 9), window=9)
+
+
+def predict_moved(model, neighbours: np.ndarray) -> np.ndarray:
+    """Middle frames, uint8 `[B, H, W, 3]`, of a network that sees what `move` makes."""
+    return vfi.to_uint8(predict_float(model, move(neighbours)))
 
 
 def measure(model, learned: tuple, test: tuple) -> dict:
@@ -83,33 +117,36 @@ def main() -> None:
         both = {**more_frames, **frames}, pd.concat([windows, more_windows], ignore_index=True)
     target = vfi.work("results", f"why_{name}_long.csv")
     rows = pd.read_csv(target).to_dict("records") if target.exists() else []
-    if not rows:
-        rows = [{"run": "average", "head": "average", "change": "average of the neighbours", "frames": 0, "windows": 0}]
-        rows[0] |= {"batch_norm": False, "seed": 0, "parameters": 0, "steps": 0, "minutes": 0.0}
-        rows[0] |= measure(vfi.average, (frames, windows), test)
+    for head, baseline in {"average": vfi.average, "path": BASELINES["path"]}.items():
+        if not any(row["head"] == head for row in rows):
+            row = {"run": head, "head": head, "change": f"{head} of the neighbours" if head == "average" else head}
+            row |= dict.fromkeys(("frames", "windows", "seed", "parameters", "steps", "minutes"), 0) | {
+                "batch_norm": False
+            }
+            rows.append(row | measure(baseline, (frames, windows), test))
     budget = training.choose_budget(epochs=10, steps_per_epoch=options.steps // 10, learning_rate=1e-3)
     for head, count, data, control in RUNS:
         change = f"{head}-{count}-{data}" + f"-{control}" * bool(control)
-        if options.only and change not in options.only:
+        runs = {f"why-{change}-s{seed}-{name}-{options.steps}": seed for seed in range(options.seeds)}
+        missing = {run: seed for run, seed in runs.items() if run not in {row["run"] for row in rows}}
+        if not missing or options.only and change not in options.only or data == "twice" and not options.more:
             continue
-        runs = [f"why-{change}-s{seed}-{name}-{options.steps}" for seed in range(options.seeds)]
-        change += f"-{options.steps}" * (options.steps != STEPS)
-        for seed, run in enumerate(runs):
-            if run in {row["run"] for row in rows} or (data == "twice" and not options.more):
-                continue
-            used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES[data] * len(windows))))
+        used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES.get(data, 1) * len(windows))))
+        seen = (*move_all(*used), *move_all(*test)) if data == "moved" else (*used, *test)
+        for run, seed in missing.items():
             how = {"budget": budget, "seed": seed, "tests": 8, "precision": "float32"}
             how["loss"] = "charbonnier" if control == "charbonnier" else "mse"
-            model = training.train_on_crops(build(head, count, control, seed), *used, *test, name=run, **how)
-            row = {"run": run, "head": head, "change": change, "frames": count, "windows": len(used[1])}
+            network = build(head, 8 if data == "moved" else count, control, seed)
+            model = training.train_on_crops(network, *seen, name=run, **how)
+            steps = f"-{options.steps}" * (options.steps != STEPS)
+            row = {"run": run, "head": head, "change": change + steps, "frames": count, "windows": len(used[1])}
             row |= {"batch_norm": False, "seed": seed, "parameters": model.count_params(), "steps": options.steps}
             seconds = pd.read_csv(vfi.work("runs", run, "history.csv")).seconds
-            row |= {
-                "minutes": len(seconds) * seconds.min() / 60
-            }  # as its quickest epoch: the machine has other work, too
-            rows.append(row | measure(model, used, test))
+            row["minutes"] = len(seconds) * seconds.min() / 60  # the machine has other work, too
+            whole = functools.partial(predict_moved, model) if data == "moved" else model
+            rows.append(row | measure(whole, used, test))
             vfi.write_atomic(target, pd.DataFrame(rows).fillna(0).round(4).to_csv(index=False))
-            print(f"{run}: test {rows[-1]['test_psnr']:.2f} dB, the average {rows[0]['test_psnr']:.2f}", flush=True)
+            print(f"{run}: test {rows[-1]['test_psnr']:.2f} dB", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
-import cv2
 import numpy as np
 
 from stages import models, motion
-
-CORES = os.cpu_count() or 2
-WORKERS = min(4, CORES)  # threads that find flows and predict
 
 
 def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterable[float]) -> Iterator[np.ndarray]:
@@ -36,23 +31,22 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
     """
     predictor, source, follows = models.FramePredictor(model), enumerate(frames), models.follows_paths(model)
     window, first = deque(), 0  # frame, grey copy, and the flows to and from the frame before, being found
-    made, pool = deque(), ThreadPoolExecutor(WORKERS)  # frames in order, or what is being predicted
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(CORES // WORKERS)  # of its own for each of ours, or they wait for one another
-
-    def read_until(index: int) -> None:
-        while first + len(window) <= min(index, len(times) - 1):
-            frame = next(source)[1]
-            copy = motion.grid_copy(frame) if follows else None
-            pair = (window[-1][1], copy) if window and follows else None
-            flows = pair and (pool.submit(motion.find_flow, *pair), pool.submit(motion.find_flow, *pair[::-1]))
-            window.append((frame, copy, flows))
+    made = deque()  # frames in order, or what is being predicted
 
     def predict(used: list, moments, moment: float) -> np.ndarray:
         flows = [[flow.result() for flow in pair] for _, _, pair in used[1:]] if follows else None
         return predictor([frame for frame, _, _ in used], moments, moment, flows)
 
-    try:
+    with motion.workers() as pool:
+
+        def read_until(index: int) -> None:
+            while first + len(window) <= min(index, len(times) - 1):
+                frame = next(source)[1]
+                copy = motion.grid_copy(frame) if follows else None
+                pair = (window[-1][1], copy) if window and follows else None
+                flows = pair and (pool.submit(motion.find_flow, *pair), pool.submit(motion.find_flow, *pair[::-1]))
+                window.append((frame, copy, flows))
+
         for moment in wanted:
             if not times[0] <= moment <= times[-1]:
                 raise ValueError(f"The moment {moment} lies beyond the frames, from {times[0]} to {times[-1]}.")
@@ -67,12 +61,9 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
             else:
                 used = list(itertools.islice(window, max(0, after - 3 - first), last + 1 - first))
                 made.append(pool.submit(predict, used, times[last + 1 - len(used) : last + 1], moment))
-            if len(made) > 2 * WORKERS:
+            if len(made) > 2 * motion.WORKERS:
                 yield finished(made.popleft())
         yield from map(finished, made)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before)
 
 
 def finished(frame) -> np.ndarray:

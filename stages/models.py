@@ -194,8 +194,11 @@ def predict_between(model, neighbours: np.ndarray, times, t: float, batch_size: 
         raise ValueError(f"{neighbours.shape[1]} neighbours need as many times, not {len(times)}: {list(times)}.")
     slots = motion.fill_slots(times, t)
     if follows_paths(model):
-        predict = FramePredictor(model)
-        return np.stack([predict(window, times, t) for window in neighbours])
+        predict = functools.partial(FramePredictor(model), times=times, t=t)
+        if len(neighbours) == 1:  # on all of OpenCV's own threads
+            return predict(neighbours[0])[None]
+        with motion.workers() as pool:
+            return np.stack(list(pool.map(predict, neighbours)))
     position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
     if not hasattr(model, "predict_on_batch"):
         return baseline_between(model, neighbours, slots, position)

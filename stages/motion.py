@@ -8,7 +8,11 @@ at full size.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +20,8 @@ import numpy as np
 
 GRID = 320 * 180  # px: the area of the copies on which motion is found
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
+CORES = os.cpu_count() or 2
+WORKERS = min(4, CORES)  # threads that follow and fetch for several moments at once
 ORDERS = (2, 4, 6)  # frames that a path may be laid through, the inner two always among them
 
 
@@ -40,6 +46,18 @@ class Paths:
     slots: tuple[int, ...]
     moments: tuple[float, ...]
     position: float
+
+
+@contextlib.contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """A pool of `WORKERS` threads, among which OpenCV's own are shared out: or they would wait for one another."""
+    pool, before = ThreadPoolExecutor(WORKERS), cv2.getNumThreads()
+    cv2.setNumThreads(CORES // WORKERS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(before)
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:

@@ -159,7 +159,7 @@ def test_threads_end_with_the_shot_and_what_fails_in_one_is_raised():
     assert (next(stream) == frames[0]).all()
     with pytest.raises(MemoryError, match="full"):
         list(stream)
-    assert len(asked) < 5 + 2 * interpolation.WORKERS, "it went on"
+    assert len(asked) < 5 + 2 * motion.WORKERS, "it went on"
     stream = interpolation.interpolate_shot(models.load_model("path"), iter(frames), times, [0.5, 1.5, 2.5, 3.5])
     next(stream)
     assert cv2.getNumThreads() <= before

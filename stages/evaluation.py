@@ -18,6 +18,16 @@ def ssim(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return tf.image.ssim(tf.constant(prediction), tf.constant(target), max_val=255).numpy()
 
 
+def detail(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Sharpness: how strongly neighbouring pixels differ, as a share of the truth's energy: uint8 -> float `[B]`.
+
+    1 is as sharp as the truth, and below is blurred. A ghost's double edges count as detail, so it says nothing alone.
+    """
+    grey = [frames.mean(axis=-1) for frames in (prediction, target)]
+    energy = [sum((np.diff(image, axis=axis) ** 2).sum(axis=(1, 2)) for axis in (1, 2)) for image in grey]
+    return energy[0] / np.maximum(energy[1], 1e-6)
+
+
 def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame, batch: int = 16) -> pd.DataFrame:
     """Scores of models, and of the baselines beside them, on every window.
 
@@ -29,8 +39,8 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
 
     Returns:
         A row for each model and window: model, sequence, camera, spacing, middle, motion (share of pixels that move
-        between t-1 and t+1), mse (of values in 0-1), psnr (dB), ssim, psnr_moving (dB, over the pixels that move; NaN
-        without any), colour_error (how far the frame's mean red, green and blue are off, of 255, on average),
+        between t-1 and t+1), mse (of values in 0-1), psnr (dB), ssim, detail, psnr_moving (dB, over the pixels that
+        move; NaN without any), colour_error (how far the frame's mean red, green and blue are off, of 255, on average),
         beats_average (bool). Equal frames count as 100 dB, so that one of them cannot make a mean infinite.
 
     Raises:
@@ -65,6 +75,7 @@ def evaluate(models: dict, frames: dict[str, np.ndarray], windows: pd.DataFrame,
                             "mse": 10 ** (-score / 10),
                             "psnr": vfi.cap_psnr(score),
                             "ssim": ssim(predicted, targets),
+                            "detail": detail(predicted, targets),
                             "psnr_moving": vfi.cap_psnr(vfi.psnr(predicted, targets, moving)),
                             "colour_error": colour_error,
                             "beats_average": score > to_beat,
@@ -79,13 +90,13 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Means of the rows of `evaluate`: per sequence, per kind of camera, and over all windows; each spacing by itself.
 
     Returns:
-        Columns footage, spacing, model, windows, mse, psnr, ssim, psnr_moving (dB), colour_error, beats_average (share
-        of windows).
+        Columns footage, spacing, model, windows, mse, psnr, ssim, detail, psnr_moving (dB), colour_error, beats_average
+        (share of windows).
     """
     groups = {name: part for name, part in scores.groupby("sequence", sort=False)}
     groups |= {f"{name} cameras": part for name, part in scores.groupby("camera") if name}
     groups["all windows"] = scores
-    means = ("mse", "psnr", "ssim", "psnr_moving", "colour_error", "beats_average")
+    means = ("mse", "psnr", "ssim", "detail", "psnr_moving", "colour_error", "beats_average")
     measures, keys = {"windows": ("psnr", "size"), **{name: (name, "mean") for name in means}}, ["spacing", "model"]
     tables = [part.groupby(keys, sort=False).agg(**measures).assign(footage=name) for name, part in groups.items()]
     return pd.concat(tables).reset_index()[["footage", *keys, *measures]]

@@ -1,12 +1,13 @@
 """PSNR, SSIM and the tables of `evaluate`, against values worked out by hand."""
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 import vfi_utils as vfi
-from stages.evaluation import evaluate, ssim, summarize
+from stages.evaluation import detail, evaluate, ssim, summarize
 
 
 def flat(*values, height=16, width=20):
@@ -37,6 +38,14 @@ def test_psnr_over_some_pixels():
 def test_psnr_refuses_other_ranges_and_shapes(bad):
     with pytest.raises(ValueError, match="must be uint8 of one shape"):
         vfi.psnr(bad, flat(1))
+
+
+def test_detail_is_lost_by_a_blur_and_grows_with_contrast():
+    picture = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
+    soft = np.stack([cv2.GaussianBlur(frame, (5, 5), 1.0) for frame in picture])
+    assert np.allclose(detail(picture, picture), 1) and detail(soft, picture).max() < 0.3
+    assert np.allclose(detail(picture // 2 * 2, picture // 2), 4)
+    assert np.isfinite(detail(picture, np.zeros_like(picture))).all(), "a black frame has none"
 
 
 def test_ssim():
@@ -75,7 +84,7 @@ def test_evaluate_gives_a_row_for_each_model_and_window(table):
     _, windows, scores = table
     assert len(scores) == 4 * len(windows) == 20
     assert scores.model.unique().tolist() == ["average", "nearest", "path", "oracle"]
-    measures = ["motion", "mse", "psnr", "ssim", "psnr_moving", "colour_error", "beats_average"]
+    measures = ["motion", "mse", "psnr", "ssim", "detail", "psnr_moving", "colour_error", "beats_average"]
     assert scores.columns.tolist() == ["model", "sequence", "camera", "spacing", "middle", *measures]
 
 

@@ -86,7 +86,7 @@ def publish_results(name: str, called: str) -> None:
         table[fact] = [facts[model][fact] for model in table.model]
     table.insert(0, "data", called)
     table["date"], table["commit"] = time.strftime("%Y-%m-%d"), commit()
-    measures = {"mse": 6, "psnr": 3, "ssim": 4, "psnr_moving": 3, "colour_error": 2, "beats_average": 3}
+    measures = {"mse": 6, "psnr": 3, "ssim": 4, "detail": 3, "psnr_moving": 3, "colour_error": 2, "beats_average": 3}
     vfi.write_atomic(ROOT / "assets" / f"results_{name}.csv", table.round(measures).to_csv(index=False))
     print(f"assets/results_{name}.csv")
 
@@ -349,16 +349,16 @@ def spacing_table(path: Path) -> str:
     """Table of what was measured at both spacings, means over clips, the best at a video's own spacing first."""
     table = pd.read_csv(path)
     clips = table[~table.footage.str.endswith((" cameras", " windows"))]
-    means = clips.groupby(["model", "spacing"])[["psnr", "ssim", "beats_average"]].mean().unstack()
+    means = clips.groupby(["model", "spacing"])[["psnr", "ssim", "detail", "beats_average"]].mean().unstack()
     own = clips[clips.spacing == "video"].pivot(index="footage", columns="model", values="psnr")
-    rows = [
-        "| | a video's spacing | SSIM | against path, 95% of clips | beats the average in | the article's spacing |"
-    ]
-    rows.append("|---|" + "---:|" * 5)
+    columns = ["a video's spacing", "SSIM", "detail", "against path, 95% of clips", "beats the average in"]
+    rows = [f"| | {' | '.join(columns)} | the article's spacing |", "|---|" + "---:|" * 6]
     for model, row in means.sort_values(("psnr", "video"), ascending=False).iterrows():
         share = "-" if model == "average" else f"{100 * row[('beats_average', 'video')]:.0f}%"
         against = "-" if model == "path" else interval((own[model] - own.path).to_numpy())
-        cells = [f"{row[('psnr', 'video')]:.2f}", f"{row[('ssim', 'video')]:.3f}", against, share]
+        digits = {"psnr": 2, "ssim": 3, "detail": 2}
+        cells = [f"{row[(measure, 'video')]:.{count}f}" for measure, count in digits.items()]
+        cells += [against, share]
         rows.append(" | ".join(["", model, *cells, f"{row[('psnr', 'article')]:.2f}", ""]).strip())
     first, windows = clips.iloc[0], clips[(clips.model == "average") & (clips.spacing == "video")].windows.sum()
     caption = (

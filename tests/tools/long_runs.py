@@ -37,11 +37,11 @@ HEADS = ("direct", "residual")
 RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what answers most comes first
     *((head, 6, data, "") for data in ("all", "eighth") for head in HEADS),
     *((head, 2, "all", "") for head in HEADS),
+    ("residual", 6, "moved", ""),
     *((head, 6, "twice", "") for head in HEADS),
     ("direct", 6, "all", "small"),
     ("residual", 6, "all", "he"),
     ("direct", 6, "all", "charbonnier"),
-    ("residual", 6, "moved", ""),
     *((head, 4, "all", "") for head in HEADS),
     *((head, 6, "half", "") for head in HEADS),
 ]

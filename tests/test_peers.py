@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hindsight
 import peers
 import vfi_utils as vfi
-from stages import seqinfo
+from stages import motion, seqinfo
 
 HEIGHT, WIDTH = 64, 96
 PEERS = [
@@ -84,3 +85,20 @@ def test_every_frame_that_was_left_out_is_measured_at_its_moment(tmp_path, monke
     assert (psnr["path"] > psnr["average"] + 10).all(), "an even pan is followed, at the right moments"
     assert np.isnan(psnr["path, the middle of a middle"][3, "1/3"])
     assert psnr["path, the middle of a middle"][4, "1/2"] == psnr["path"][4, "1/2"], "its halves are the path's"
+
+
+def test_the_camera_is_what_most_of_the_picture_does():
+    places = motion.pixel_grid(60, 100)
+    camera = np.array([[0.01, -0.02], [0.02, 0.01], [-0.8, 0.4]])
+    flow = np.dstack([places, np.ones((60, 100))]) @ camera
+    flow[10:30, 20:60] += 5  # what moves by itself
+    assert np.abs(hindsight.fit_camera(flow) - camera).max() < 0.02
+
+
+def test_what_is_off_as_a_whole_is_put_right():
+    wide = texture(HEIGHT, 2 * WIDTH, seed=3)
+    truth, late = wide[:, 8 : 8 + WIDTH], wide[:, 7 : 7 + WIDTH]  # by one px
+    predicted, moved, turned = (vfi.psnr(frame[None], truth[None])[0] for frame in hindsight.put_right(late, truth))
+    assert min(moved, turned) > predicted + 5
+    rows = hindsight.put_right(truth, truth)
+    assert all(np.abs(frame.astype(int) - truth).max() <= 2 for frame in rows)

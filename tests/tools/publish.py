@@ -398,7 +398,22 @@ def moments_table(path: Path) -> str:
     return "\n".join([*rows, "", caption])
 
 
+def hindsight_table(path: Path) -> str:
+    """Table of PSNR when what the camera did is put right afterwards: means over clips, a line for each path."""
+    table = pd.read_csv(path)
+    means = table.groupby("model", sort=False).mean(numeric_only=True).drop(columns="windows")
+    rows = [f"| | {' | '.join(means.columns)} |", "|---|" + "---:|" * len(means.columns)]
+    rows += [f"| {name} | {' | '.join(f'{value:.2f}' for value in row)} |" for name, row in means.iterrows()]
+    first = table.iloc[0]
+    caption = (
+        f"*{first.data}: PSNR in dB at a video's own spacing, means over {table.footage.nunique()} clips of "
+        f"{first.windows} windows. Measured {first.date} at commit {first.commit}.*"
+    )
+    return "\n".join([*rows, "", caption])
+
+
 TABLES = {
+    "hindsight": hindsight_table,
     "moments": moments_table,
     "why": why_table,
     "spacing": spacing_table,

@@ -155,6 +155,20 @@ def results() -> list[Path]:
     return sorted(path for path in found if path.is_file() and not path.name.endswith(".part"))
 
 
+def expected_minutes(paths: list[Path]) -> int:
+    """Return the minutes that README's table says the notebooks take together on two CPU cores; 0 if it says none."""
+    rows = re.findall(r"\(notebooks/(\w+\.ipynb)\) \| .+ \| (\d+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    minutes = {name: int(number) for name, number in rows}
+    return sum(minutes.get(path.name, 0) for path in paths)
+
+
+def made_since(moment: float) -> str:
+    """Return how many tables and figures were written since a time of the clock."""
+    new = [path for path in results() if path.stat().st_mtime >= moment]
+    counts = {what: sum((path.suffix == ".csv") == (what == "table") for path in new) for what in ("table", "figure")}
+    return " and ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items() if count)
+
+
 def relative(path: Path) -> str:
     """Return the path as a person in the current folder would type it."""
     path = path.resolve()
@@ -178,10 +192,12 @@ def main() -> int:
         parser.error(f"no such notebook: {', '.join(missing) or 'notebooks/NN_*.ipynb'}")
 
     copies = Path(os.environ.get("VFI_WORK") or ROOT / "work").expanduser() / "notebooks"
-    started = time.monotonic()
+    started, minutes = time.monotonic(), expected_minutes(paths)
+    if minutes:
+        print(f"{len(paths)} notebooks: about {minutes} minutes on two CPU cores, less what is reused")
     for path in paths:
         print(f"\n=== {path.name}", flush=True)
-        begun = time.monotonic()
+        begun, clock = time.monotonic(), time.time()
         try:
             nb, failure = run_notebook(path, options.cwd, timeout=options.timeout), None
         except FAILURES as error:
@@ -191,7 +207,10 @@ def main() -> int:
             drop_native_log(nb)
         executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, executed)
-        print(f"=== {path.name}: {time.monotonic() - begun:.0f} s", flush=True)
+        print(
+            f"=== {path.name}: {time.monotonic() - begun:.0f} s; {made_since(clock) or 'no tables or figures'}",
+            flush=True,
+        )
         if failure:
             message = str(failure) if sys.stderr.isatty() else re.sub(r"\x1b\[[\d;]*m", "", str(failure))
             print(f"\n{message}\n{path.name} failed; what it did until then: {relative(executed)}", file=sys.stderr)

@@ -21,7 +21,7 @@ import pytest
 
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
-from run_notebooks import NATIVE_LOG, run_notebook
+from run_notebooks import NATIVE_LOG, expected_minutes, run_notebook
 from stages import sample_street as street
 from stamp_badges import stamp
 
@@ -436,11 +436,18 @@ def test_runner_keeps_what_a_terminal_shows_and_names_what_was_made(tmp_path):
     done = run_in_place(tmp_path, f"print('a')\nimport sys\n{log}", "sys.executable", made)
     assert done.returncode == 0, done.stderr
     assert "a\n" in done.stdout
+    assert re.search(r"=== a\.ipynb: \d+ s; 1 figure\n", done.stdout)
     assert done.stdout.endswith("Tables and figures:\n  work/figures/a.png\n")
     first, second, third = read(tmp_path / "a.ipynb").cells
     assert {output.name: output.text for output in first.outputs} == {"stdout": "a\nb\n", "stderr": "2 of 2\n"}
     assert second.outputs[0]["data"]["text/plain"] == repr(sys.executable), "the kernel is of this interpreter"
     assert [cell.execution_count for cell in (first, second, third)] == [1, 2, 3]
+
+
+def test_runner_knows_how_long_each_notebook_takes():
+    each = [expected_minutes([path]) for path in NOTEBOOKS]
+    assert min(each) > 0 and sum(each) == expected_minutes(NOTEBOOKS)
+    assert expected_minutes([Path("mine.ipynb")]) == 0
 
 
 def test_runner_hides_nothing_from_a_test(tmp_path):

@@ -207,10 +207,8 @@ def main() -> int:
             drop_native_log(nb)
         executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, executed)
-        print(
-            f"=== {path.name}: {time.monotonic() - begun:.0f} s; {made_since(clock) or 'no tables or figures'}",
-            flush=True,
-        )
+        made = made_since(clock) or "no table or figure"
+        print(f"=== {path.name}: {time.monotonic() - begun:.0f} s; {made}", flush=True)
         if failure:
             message = str(failure) if sys.stderr.isatty() else re.sub(r"\x1b\[[\d;]*m", "", str(failure))
             print(f"\n{message}\n{path.name} failed; what it did until then: {relative(executed)}", file=sys.stderr)

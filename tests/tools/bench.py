@@ -256,7 +256,7 @@ print(ours, planning.read_facts(source.with_name("ffmpeg.mp4"))[0].frames / (tim
 def video(folder: Path, footage: str) -> list[dict]:
     """Frames written a second, video doubled, on two cores: a model of the series beside ffmpeg's minterpolate."""
     rows = []
-    for size, frames in (((640, 360), 32), ((1280, 720), 12)):
+    for size, frames in (((640, 360), 96), ((1280, 720), 36)):
         street_clip(folder / "clip.mp4", size, frames)
         street_clip(folder / "two.mp4", size, 2)
         for name in ("path", "motion"):

@@ -75,6 +75,15 @@ def test_every_moment_is_measured_on_every_clip():
     assert quarters == 2 * halves, "two quarters for each half"
 
 
+def test_what_is_put_right_by_hindsight_is_as_good_or_better_on_every_clip():
+    table = pd.read_csv(vfi.ASSETS / "results_hindsight.csv")
+    assert (table.groupby("footage").model.nunique() == 3).all() and table.footage.nunique() == 8
+    assert (table["moved"] >= table["as predicted"]).all()
+    video = pd.read_csv(vfi.ASSETS / "results_video.csv").query("spacing == 'video' and model == 'path, 2 frames'")
+    same = table[table.model == "path, 2 frames"].set_index("footage")["as predicted"]
+    assert (video.set_index("footage").psnr.reindex(same.index) - same).abs().max() < 0.01, "the same windows"
+
+
 def test_the_models_of_others_stand_beside_ours_best_first():
     page = publish.results_table(vfi.ASSETS / "results_street.csv")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[2:] if line[:1] == "|"]

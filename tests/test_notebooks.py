@@ -452,7 +452,7 @@ def test_runner_knows_how_long_each_notebook_takes():
 
 def test_runner_hides_nothing_from_a_test(tmp_path):
     log = "I0000 00:00:1.2 3 file.cc:1] oneDNN"
-    code = f"import os; os.system('echo {log} >&2; echo native'); os.write(2, b'and this')"
+    code = f"import os, time; os.system('echo {log} >&2; echo native'); os.write(2, b'and this'); time.sleep(1)"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "a.ipynb")
     nb = run_notebook(tmp_path / "a.ipynb", cwd=tmp_path, timeout=LIMIT)
     assert stderr_lines(nb) == [log, "and this"] and "native" in texts(nb)

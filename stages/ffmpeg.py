@@ -22,14 +22,14 @@ VIDEOS = tuple(
     [".mp4", ".mov", ".mkv", ".webm", ".gif", ".avi", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".3gp"]
 )  # endings of their names
 ENCODERS = {  # ffmpeg's encoder, its quality's option and usual value, and the rest
-    "h264": ("libx264", "-crf", 14, ["-preset", "fast"]),  # as small and as good as "medium", in two thirds of the time
+    "h264": ("libx264", "-crf", 14, []),
     "h265": ("libx265", "-crf", 18, ["-tag:v", "hvc1", "-x265-params", "log-level=error"]),
     "vp9": ("libvpx-vp9", "-crf", 24, ["-b:v", "0", "-cpu-used", "4", "-row-mt", "1"]),
     "av1": ("libaom-av1", "-crf", 24, ["-b:v", "0", "-cpu-used", "6", "-row-mt", "1"]),
     "prores": ("prores_ks", "-qscale:v", 9, ["-vendor", "apl0"]),
     "gif": ("libx264rgb", "-qp", 0, ["-preset", "veryfast"]),  # the parts of a GIF, without loss
 }
-H264 = ["-c:v", "libx264", "-crf", "14", "-preset", "fast"]
+H264 = ["-c:v", "libx264", "-crf", "14"]
 EXACTLY = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # or ffmpeg's RGB is up to 5 levels off
 REASONS = re.compile("No space left|matches no streams|Unknown encoder")  # the line of its log that names the cause
 

@@ -17,7 +17,7 @@ from stages import evidence, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
-NETWORK = threading.Lock()  # of one thread at a time
+NETWORK = threading.Lock()  # held while a network predicts: Keras is not made for several threads
 
 
 def gpu_name() -> str:

@@ -184,7 +184,7 @@ def displacements(flows: list, slots, origin: int, points: np.ndarray, used: ran
             if slots[slot] >= 0:
                 flow = flows[min(slots[slot], slots[slot - direction])][direction < 0]
                 moved[slot] += sample(flow, points + moved[slot])
-    return moved, np.tensordot(weights, moved, 1)
+    return moved, np.stack([sum(share * part for share, part in zip(row, moved) if share) for row in weights])
 
 
 def fetch(frame: np.ndarray, shift: np.ndarray, kernel: int = cv2.INTER_CUBIC) -> np.ndarray:
@@ -292,7 +292,7 @@ def between_sides(paths: Paths, side: int, choice: int = -1) -> tuple[np.ndarray
     """
     across = paths.places[side, 3 - side] - paths.places[side, 2 + side]
     apart = paths.shifts[side, choice] + across - paths.shifts[1 - side, choice]
-    return across, cv2.magnitude(*cv2.split(apart))
+    return across, np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
 
 
 def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -275,12 +275,8 @@ def test_a_shot_is_predicted_at_any_moment(weighing):
     model, frames = some_weights(weighing()), shaken_street(range(6))
     made = list(interpolation.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
     assert np.array_equal(made[0], frames[0]) and np.array_equal(made[3], frames[5])
-    alone = (
-        predict_between(model, frames[None, :4], range(4), 1 / 3),
-        predict_between(model, frames[None], range(6), 2.5),
-    )
-    for predicted, frame in zip(made[1:3], alone, strict=True):  # a busy machine adds up in another order
-        assert np.abs(predicted.astype(int) - frame[0]).max() <= 1
+    assert np.array_equal(made[1], predict_between(model, frames[None, :4], range(4), 1 / 3)[0])
+    assert np.array_equal(made[2], predict_between(model, frames[None], range(6), 2.5)[0])
 
 
 def test_same_pictures_give_the_same_picture(weighing):

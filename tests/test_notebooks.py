@@ -558,7 +558,7 @@ def test_series_runs_on_a_folder_of_videos(tmp_path):
     frames = vfi.load_frames(tmp_path / "drawn", size=(160, 90))
     imageio.v2.mimwrite(clips / "walk.mp4", list(frames), fps=29.97, macro_block_size=2)
     env = clean_environment(VFI_FAST="1", VFI_WORK=str(tmp_path / "work"), VFI_DATASET=str(clips))
-    for path in (*NOTEBOOKS[:2], *NOTEBOOKS[3:5]):  # 03 reads no footage
+    for path in NOTEBOOKS[:5]:
         nb = run_notebook(path, cwd=path.parent, env=env, timeout=LIMIT)
         assert not [out for cell in nb.cells for out in cell.get("outputs", []) if out.output_type == "error"]
     work = tmp_path / "work"

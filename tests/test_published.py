@@ -76,10 +76,14 @@ def test_every_moment_is_measured_on_every_clip():
     assert quarters == 2 * halves, "two quarters for each half"
 
 
-def test_what_is_put_right_by_hindsight_is_as_good_or_better_on_every_clip():
+def test_what_six_frames_bring_is_the_camera_as_the_pages_say():
     table = pd.read_csv(HINDSIGHT)
     assert (table.groupby("footage").model.nunique() == 3).all() and table.footage.nunique() == 8
-    assert (table["moved"] >= table["as predicted"]).all()
+    means = table.groupby("model").mean(numeric_only=True)
+    two, six = means.loc["path, 2 frames"], means.loc["path, 6 frames"]
+    assert six["as predicted"] > two["as predicted"] + 1.3
+    assert abs(six["moved, turned, stretched"] - two["moved, turned, stretched"]) < 0.1
+    assert 0.9 < six["moved, turned, stretched"] - six["as predicted"] < 1.3, "about a dB"
     video = pd.read_csv(vfi.ASSETS / "results_video.csv").query("spacing == 'video' and model == 'path, 2 frames'")
     same = table[table.model == "path, 2 frames"].set_index("footage")["as predicted"]
     assert (video.set_index("footage").psnr.reindex(same.index) - same).abs().max() < 0.01, "the same windows"

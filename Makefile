@@ -17,7 +17,7 @@ run: $(VENV)/.for-run  ## run notebooks 01 to 08 on the sample, or one (NOTEBOOK
 	@$(PY) tests/tools/run_notebooks.py notebooks/$(or $(NOTEBOOK),0[1-8])_*.ipynb
 
 test: $(VENV)/.for-test  ## run all tests (ARGS="-m 'not runs'" for the quick ones)
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n 2 $(ARGS)
 
 test-colab: $(VENV)/.for-test  ## run all notebooks with Colab's oldest and newest versions, compare all numbers
 	@$(PY) tests/tools/colab.py $(ARGS)

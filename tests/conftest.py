@@ -47,6 +47,24 @@ def copy_working_tree(folder: Path) -> Path:
     return folder
 
 
+TOGETHER = ("test_notebooks.py::test_runs_in_order", "test_sample.py")  # in one process, in order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand tests to processes one by one, but for those that go on where another ended, or draw the same street.
+
+    (pytest-xdist's own groups change names that pytest does not let them change since 9.2: they would be taken apart.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InGroups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next((name for name in TOGETHER if name in nodeid), nodeid)
+
+    return InGroups(config, log)
+
+
 def pytest_addoption(parser):
     parser.addoption("--keep-runs", type=Path, help="folder that gets the notebooks that are run, with their outputs")
 

@@ -515,15 +515,21 @@ def check_run(nb, path: Path, work: Path):
     assert not list(work.rglob("*.part")), "unfinished files"
 
 
+RUN_IN_ORDER: list[str] = []  # tests
+
+
 @pytest.fixture(scope="session")
 def series_work(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("series")
 
 
 @pytest.mark.runs
-@pytest.mark.xdist_group("in order")  # of one process, because each goes on where the one before ended
 @every_notebook
 def test_runs_in_order(path, series_work, tmp_path, request):
+    """Each goes on where the one before ended, so one process runs them all (`pytest_xdist_make_scheduler`)."""
+    RUN_IN_ORDER.append(request.node.name)
+    chosen = [item.name for item in request.session.items if item.name.startswith("test_runs_in_order")]
+    assert chosen[: len(RUN_IN_ORDER)] == RUN_IN_ORDER, "other processes have run the ones before"
     if path.name.startswith("06"):  # all its runs; alone it makes the few that it makes for a reader
         whole = path.read_text(encoding="utf-8").replace("RERUN_ALL = False", "RERUN_ALL = True")
         (tmp_path / path.name).write_text(whole, encoding="utf-8")

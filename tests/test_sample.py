@@ -9,7 +9,6 @@ from PIL import Image
 
 from stages import sample_street as street
 
-pytestmark = pytest.mark.xdist_group("the street")  # drawn once, for one process
 DECIBELS = {"moving": (25, 35), "fixed": (38, 48)}  # dB, of the average of the two neighbours
 ONE_OF_EACH = {camera: name for name, (_, camera) in street.SEQUENCES.items()}
 

@@ -8,10 +8,11 @@ import numpy as np
 from stages import motion
 
 WORKING = motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
-PICTURES = 7  # that a network weighs
+PICTURES = 11  # that a network weighs
 DESCRIBED = 31  # channels of `describe`; these of them are x-components, and each one's y follows it:
 ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
-LEAST = 0.004  # the weight with which pictures begin that the classic does not use
+LEAST = 0.004  # the weight with which pictures begin that no rule uses
+RULED = 9  # of the pictures have a weight by a rule: all but the two before the last
 
 
 def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
@@ -57,20 +58,34 @@ def describe(paths: motion.Paths, fit=np.asarray) -> np.ndarray:
 
 
 def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Seven pictures for a network to weigh, and the classic's weights of five of them (see `motion.fetch_pictures`).
+    """Eleven pictures for a network to weigh, and the weights by rules of the first eight and the last.
 
-    Before the average, which is the last, come two that the classic does not use: each inner frame's pixels along paths
-    that its own side would lay alone.
+    The first four and the last are the classic's (`motion.fetch_pictures`). Then come the same pixels in the outer four
+    frames, t-2, t-3, t+2, t+3: found from the inner frame next to them, and trusted as far as they look like it. What
+    is filmed six times has less noise. Where there is no such frame, its neighbour's stand once more, with no weight.
+    Then each inner frame's pixels along paths that its own side would lay alone, which no rule uses.
     """
     pictures, weights = motion.fetch_pictures(frames, paths)
+    *fetched, average = pictures
+    *trusted, stand = weights
+    here = motion.pixel_grid(*paths.shifts.shape[2:4])
+    for side, slots, share in ((0, (1, 0), 1 - paths.position), (1, (4, 5), paths.position)):
+        inner = outer = pictures[3 * side]
+        for slot in slots:
+            if there := paths.slots[slot] >= 0:
+                outer = motion.fetch(frames[paths.slots[slot]], paths.places[side, slot] - here)
+            fetched.append(outer)
+            trusted.append(
+                np.exp(motion.difference(inner, outer, 5) / -8) * (1 - stand) * np.float32(0.4 * share * there)
+            )
     alone = [motion.fetch(frames[slot], one_sided(paths, side)) for side, slot in enumerate(paths.slots[2:4])]
-    return [*pictures[:-1], *alone, pictures[-1]], weights
+    return [*fetched, *alone, average], [*trusted, stand]
 
 
 def look(
     frames, paths: motion.Paths, pictures: list, weights: list, largest: int = WORKING
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a network looks at: pictures, the classic's weights, and `describe`, on a copy if the frames are large.
+    """What a network looks at: pictures, the rules' weights, and `describe`, on a copy if the frames are large.
 
     Args:
         frames: n of uint8 `[H, W, 3]`.
@@ -79,7 +94,7 @@ def look(
         largest: px, the area of frames that are shown as they are.
 
     Returns:
-        uint8 `[h, w, 27]` (the inner two frames as they stand come last), uint8 `[h, w, 5]` (255 is 1), and float32
+        uint8 `[h, w, 39]` (the inner two frames as they stand come last), float32 `[h, w, 9]`, and float32
         `[h / 2, w / 2, 31]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
         larger one's copy has an area of about `largest`.
     """
@@ -98,19 +113,19 @@ def look(
         return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
     seen = [fit(picture) for picture in (*pictures, *(frames[slot] for slot in paths.slots[2:4]))]
-    rule = np.stack([cv2.convertScaleAbs(fit(weight), alpha=255) for weight in weights], axis=-1)
+    rule = np.stack([fit(weight) for weight in weights], axis=-1)
     return np.concatenate(seen, axis=-1), rule, describe(paths, lambda part: fit(part, 2))
 
 
 def correct(weights: list, correction: np.ndarray) -> list[np.ndarray]:
-    """The classic's weights of five of seven pictures, multiplied by e to the power of a network's correction.
+    """The rules' weights of nine of eleven pictures, multiplied by e to the power of a network's correction.
 
     Args:
-        weights: of `gather`; those that the classic does not use begin with `LEAST`.
-        correction: float32 `[h, w, 7]`, of frames as `look` shows them.
+        weights: of `gather`; all begin with `LEAST` more.
+        correction: float32 `[h, w, 11]`, of frames as `look` shows them.
 
     Returns:
-        Seven of float32 `[H, W]`; their sum is any.
+        Eleven of float32 `[H, W]`; their sum is any.
     """
     height, width = weights[0].shape
     factors = np.exp(np.moveaxis(correction, -1, 0))

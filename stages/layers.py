@@ -164,7 +164,7 @@ class Evidence(keras.layers.Layer):
     """What a network looks at to choose between fetched pictures: their brightness, compared, and the classic's rule.
 
     Takes pictures, uint8 `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last; and
-    the rule's weights, uint8 `[B, H, W, k]`, 255 for one. Gives float32 `[B, H, W, n + k]`: four times how far each
+    the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each
     picture is from the average, the average's own brightness in its place, and the weights.
     """
 
@@ -177,7 +177,7 @@ class Evidence(keras.layers.Layer):
         grey = 0.299 * red + 0.587 * green + 0.114 * blue
         average = grey[..., -3:-2]
         compared = [4 * (grey[..., :-3] - average), average - 0.5, 4 * (grey[..., -2:] - average)]
-        return ops.concatenate([*compared, ops.cast(rule, "float32") / 255], axis=-1)
+        return ops.concatenate([*compared, ops.cast(rule, "float32")], axis=-1)
 
     def compute_output_shape(self, pictures_shape, rule_shape):
         return (*pictures_shape[:3], pictures_shape[3] // 3 + rule_shape[3])
@@ -200,7 +200,7 @@ class Blend(keras.layers.Layer):
         return super().get_config() | {"least": self.least}
 
     def call(self, pictures, rule, correction):
-        pictures, rule = ops.cast(pictures[..., :-6], "float32") / 255, ops.cast(rule, "float32") / 255
+        pictures, rule = ops.cast(pictures[..., :-6], "float32") / 255, ops.cast(rule, "float32")
         unknown = ops.zeros_like(rule[..., :1])
         count = correction.shape[-1] - rule.shape[-1]
         rule = ops.concatenate([rule[..., :-1], *[unknown] * count, rule[..., -1:]], axis=-1)

@@ -87,7 +87,8 @@ def read_model(path: Path):
     """Model in a `.keras` file; `stages.layers` registers with keras what such files may hold of ours.
 
     Raises:
-        ValueError: if weights are not finite: training went wrong, and every frame would be black.
+        ValueError: if weights are not finite: training went wrong, and every frame would be black. If a network that
+            weighs pictures takes other ones than `evidence.look` shows.
     """
     import keras
 
@@ -98,6 +99,12 @@ def read_model(path: Path):
         raise ValueError(
             f"{vfi.display_path(path)} holds weights that are not finite: its training went wrong. Delete this "
             "run's folder and train again with a smaller learning rate, or name another model."
+        )
+    channels = [3 * (evidence.PICTURES + 2), evidence.RULED, evidence.DESCRIBED]
+    if follows_paths(model) and [shape[-1] for shape in model.input_shape] != channels:
+        raise ValueError(
+            f"{vfi.display_path(path)} was made by another version of notebook 07, which weighed other pictures. "
+            "Delete this run's folder and train again, or name another model."
         )
     return model
 

@@ -60,17 +60,18 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
 
 
 def shake(frames: list[np.ndarray], times, random: np.random.Generator) -> list[np.ndarray]:
-    """Frames as a hand that swings would have filmed them, without their margins; the last one stays where it is.
+    """Frames as a hand that swings would have filmed them, without their margins; the last one stays within half a px.
 
-    Public clips are steady for the most part. From these alone a network learns to distrust what is bent.
+    Public clips are steady for the most part. From these alone a network learns to distrust what is bent. Were the last
+    one, the truth, left as it is, it would be sharper than the others, which lie between pixels now.
     """
     height, width = frames[0].shape[:2]
     swing, period = random.uniform(0, 0.025 * width, 2), random.uniform(12, 60, 2)
     phase = random.uniform(0, 2 * np.pi, 2)
     shifts = swing * np.sin(2 * np.pi * np.array(times)[:, None] / period + phase)  # px, (x, y)
-    shifts -= shifts[-1]  # the last frame stays
+    shifts += random.uniform(-0.5, 0.5, 2) - shifts[-1]
     margin = np.ceil(np.abs(shifts).max(axis=0)).astype(int) + 2
-    if 4 * margin[1] > height:  # too flat to swing
+    if 4 * margin[1] >= height:  # too flat to swing
         return frames
     moved = []
     for frame, (x, y) in zip(frames, shifts):
@@ -104,13 +105,13 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         random: draws the places.
 
     Returns:
-        Dicts of "pictures" uint8 `[c, c, 27]`, "rule" uint8 `[c, c, 5]`, "description" float16 `[c / 2, c / 2, 31]`,
+        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 9]`, "description" float16 `[c / 2, c / 2, 31]`,
         and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0, (motion.SLOTS,))
     pictures, weights = evidence.gather(neighbours, paths)
-    classic = motion.blend([*pictures[:4], pictures[-1]], weights)
+    classic = motion.blend([*pictures[:8], pictures[-1]], weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
     height, width = (side // 2 * 2 for side in truth.shape[:2])
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
@@ -119,7 +120,7 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         corners = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1], size=(3, 2))
         y, x = max(corners[: random.choice([1, 3])], key=lambda corner: wrong[tuple(corner + crop // 2 - 1)])
         whole, half = np.s_[y : y + crop, x : x + crop], np.s_[y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
-        crops.append({"pictures": pictures[whole], "rule": rule[whole], "truth": truth[whole]})
+        crops.append({"pictures": pictures[whole], "rule": rule[whole].astype(np.float16), "truth": truth[whole]})
         crops[-1]["description"] = description[half].astype(np.float16)
     return crops
 
@@ -145,7 +146,8 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
             f"crop = {crop} px must be a multiple of 16, and one of {len(frames)} sequences must have three frames."
         )
     chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
-    settings = vfi.digest(str((chosen, crop, seed, SPACINGS, SHAKEN, CAPTIONED)))
+    drawn = SPACINGS, SHAKEN, CAPTIONED, evidence.PICTURES, evidence.RULED
+    settings = vfi.digest(str((chosen, crop, seed, *drawn)))
     folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
     files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]
     with markers.locked(folder):
@@ -198,7 +200,7 @@ class PathBatches(keras.utils.PyDataset):
         size = random.choice(smaller, p=pixels / pixels.sum()) if k % 2 and smaller else largest
         batch = [flip(path, random) for path in random.choice(self.groups[size], counts[size])]
         inputs = {name: np.stack([part[name] for part in batch]) for name in ("pictures", "rule", "description")}
-        inputs["description"] = inputs["description"].astype(np.float32)
+        inputs |= {name: inputs[name].astype(np.float32) for name in ("rule", "description")}
         return inputs, np.stack([part["truth"] for part in batch]).astype(np.float32) / 255
 
 

@@ -178,42 +178,47 @@ def test_upsampling_is_bilinear():
 
 def some_pictures():
     pictures = RANDOM.integers(0, 256, (2, 6, 8, 3 * evidence.PICTURES + 6), dtype=np.uint8)
-    rule = RANDOM.dirichlet(np.ones(5), (2, 6, 8)).astype(np.float32)
-    return pictures, np.rint(255 * rule).astype(np.uint8)
+    rule = RANDOM.dirichlet(np.ones(evidence.RULED), (2, 6, 8)).astype(np.float32)
+    return pictures, rule
 
 
 def test_evidence_compares_brightness_with_the_average():
     pictures, rule = some_pictures()
     seen = ops.convert_to_numpy(moving.Evidence()(pictures, rule))
     grey = pictures.reshape(2, 6, 8, -1, 3) @ np.array([0.299, 0.587, 0.114]) / 255
-    assert seen.shape == moving.Evidence().compute_output_shape(pictures.shape, rule.shape) == (2, 6, 8, 14)
-    assert np.allclose(seen[..., 2], 4 * (grey[..., 2] - grey[..., 6]), atol=1e-5)
-    assert np.allclose(seen[..., 6], grey[..., 6] - 0.5, atol=1e-5)
-    assert np.allclose(seen[..., 8], 4 * (grey[..., 8] - grey[..., 6]), atol=1e-5)
-    assert np.allclose(seen[..., 9:], rule / 255, atol=1e-6)
+    assert seen.shape == moving.Evidence().compute_output_shape(pictures.shape, rule.shape) == (2, 6, 8, 22)
+    average = evidence.PICTURES - 1
+    assert np.allclose(seen[..., average], grey[..., average] - 0.5, atol=1e-5)
+    for other in (2, average + 2):
+        assert np.allclose(seen[..., other], 4 * (grey[..., other] - grey[..., average]), atol=1e-5)
+    assert np.allclose(seen[..., 13:], rule, atol=1e-6)
 
 
 def test_blend_is_what_the_rule_says_until_it_is_corrected():
     pictures, rule = some_pictures()
     nothing = np.zeros((2, 6, 8, evidence.PICTURES), np.float32)
-    known, part = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, [0, 1, 2, 3, 6]] / 255, rule / rule.sum(-1, keepdims=True)
+    known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, [*range(evidence.RULED - 1), evidence.PICTURES - 1]] / 255
+    part = rule / rule.sum(-1, keepdims=True)
     by_rule = (known * part[..., None]).sum(axis=-2)
     assert np.abs(ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, nothing)) - by_rule).max() < 0.04
     chosen = nothing.copy()
-    chosen[..., 5] = 20  # one that the rule does not use
+    chosen[..., 9] = 20  # one that no rule uses
     blended = ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, chosen))
-    assert np.abs(blended - pictures[..., 15:18] / 255).max() < 1e-3
+    assert np.abs(blended - pictures[..., 27:30] / 255).max() < 1e-3
 
 
 def test_blend_in_training_and_in_use_agree():
     frames = list(shaken_street(VIDEO))
     pictures, weights = evidence.gather(frames, paths_of(frames))
     seen = evidence.look(frames, paths_of(frames), pictures, weights)
-    correction = RANDOM.normal(0, 2, (*seen[0].shape[:2], evidence.PICTURES)).astype(np.float32)
-    in_use = motion.blend(pictures, evidence.correct(weights, correction))
+    shape = (*seen[0].shape[:2], evidence.PICTURES)
+    correction = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
     in_training = moving.Blend(evidence.LEAST)(seen[0][None], seen[1][None], correction[None])
-    difference = vfi.to_uint8(ops.convert_to_numpy(in_training))[0, : in_use.shape[0]].astype(int) - in_use
-    assert np.abs(difference).mean() < 0.5 and np.abs(difference).max() <= 4
+    in_training = vfi.to_uint8(ops.convert_to_numpy(in_training))[0].astype(int)
+
+    in_use = motion.blend(pictures, evidence.correct(weights, correction))
+    difference = np.abs(in_training[: in_use.shape[0]] - in_use)
+    assert difference.mean() < 0.5 and difference.max() <= 2
 
 
 # What the network sees -----------------------------------------------------------------------------------------
@@ -231,6 +236,29 @@ def test_one_sided_paths_know_nothing_of_the_other_side():
     assert np.abs(evidence.one_sided(paths, 0) - there).max() < 1e-3
     pair = list(shaken_street((-1, 1)))
     assert np.array_equal(evidence.one_sided(paths_of(pair, (-1, 1)), 1), paths_of(pair, (-1, 1)).shifts[1, -1])
+
+
+def test_outer_frames_lie_over_the_middle_and_neighbours_stand_for_those_that_are_missing():
+    *frames, truth = shaken_street((*VIDEO, 0))
+    pictures, weights = evidence.gather(frames, paths_of(frames))
+    assert (len(pictures), len(weights)) == (evidence.PICTURES, evidence.RULED)
+    inside = np.s_[:, 16:-16, 24:-24]
+    moved, still = np.stack(pictures[4:8])[inside], np.stack([frames[slot] for slot in (1, 0, 4, 5)])[inside]
+    truth = truth[None].repeat(4, axis=0)[inside]
+    assert (vfi.psnr(moved, truth) - vfi.psnr(still, truth)).min() > 6, "dB"
+    assert 0.05 < np.mean(weights[4:8]) < 0.2, "in all of them"
+    four, weights = evidence.gather(frames[1:5], paths_of(frames[1:5], VIDEO[1:5]))
+    assert (
+        np.array_equal(four[4], four[5]) and np.array_equal(four[6], four[7]) and not np.array_equal(four[4], four[6])
+    )
+    assert min(weights[4].mean(), weights[6].mean()) > 0.05 and not np.any(weights[5:8:2])
+    two, weights = evidence.gather(frames[2:4], paths_of(frames[2:4], VIDEO[2:4]))
+    assert all(np.array_equal(two[k], two[0 if k < 6 else 3]) for k in range(4, 8)) and not np.any(weights[4:8])
+    late = dataclasses.replace(paths_of(frames), position=0.75)
+    before, after = (
+        np.divide(evidence.gather(frames, late)[1][k], evidence.gather(frames, paths_of(frames))[1][k]) for k in (4, 6)
+    )
+    assert np.median(before) < 0.6 and np.median(after) > 1.4, "the nearer side counts more"
 
 
 def test_even_motion_is_described_as_straight_and_few_frames_are_told():
@@ -290,6 +318,14 @@ def test_no_colour_that_no_picture_has(weighing):
     predicted = models.predict_weighed(some_weights(weighing()), frames, paths_of(frames)).astype(int)
     assert (predicted <= np.max(pictures, axis=0).astype(int) + 2).all()
     assert (predicted >= np.min(pictures, axis=0).astype(int) - 2).all()
+
+
+def test_a_model_that_weighs_other_pictures_is_refused_by_name(tmp_path):
+    inputs = [keras.Input((None, None, channels)) for channels in (27, 5, 31)]
+    made = keras.layers.Conv2D(3, 1)(keras.layers.Concatenate()(inputs))
+    moving.MotionModel(inputs, made).save(tmp_path / "motion.keras")
+    with pytest.raises(ValueError, match="motion.keras was made by another version of notebook 07.*train again"):
+        load_model(tmp_path / "motion.keras")
 
 
 def test_a_saved_model_predicts_the_same_and_fresh_weights_repeat(weighing, tmp_path):
@@ -388,13 +424,13 @@ def test_large_frames_are_shrunk_to_what_the_network_sees():
 
 def test_crops_are_what_the_network_sees_and_truth_fits(crops):
     part = np.load(crops[0])
-    assert part["pictures"].shape == (80, 80, 27) and part["rule"].shape == (80, 80, 5)
+    assert part["pictures"].shape == (80, 80, 39) and part["rule"].shape == (80, 80, 9)
     assert part["description"].shape == (40, 40, 31) and part["truth"].shape == (80, 80, 3)
     scores = []
     for path in crops:
         part = np.load(path)
         middle = moving.Blend(evidence.LEAST)(
-            part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 7), np.float32)
+            part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 11), np.float32)
         )
         scores.append(vfi.psnr(part["truth"][None], vfi.to_uint8(ops.convert_to_numpy(middle)))[0])
     assert np.median(scores) > 28, "the truth lies where the pictures do"
@@ -406,8 +442,10 @@ def test_a_hand_shakes_all_but_the_last_frame_and_smoothly():
     shaken = path_crops.shake([picture] * len(times), times, np.random.default_rng(0))
     height, width = shaken[0].shape[:2]
     down, across = (180 - height) // 2, (320 - width) // 2
-    assert np.array_equal(shaken[-1], picture[down : down + height, across : across + width])
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in shaken]
+    still = picture[down : down + height, across : across + width]
+    still, *greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (still, *shaken)]
+    moved = np.median(motion.find_flow(still, greys[-1]), axis=(0, 1))
+    assert 0.1 < np.abs(moved).max() < 0.6, "the truth lies between pixels, as the others do"
     found = np.array([np.median(motion.find_flow(greys[-1], grey), axis=(0, 1)) for grey in greys[:-1]])
     assert 3 < np.abs(found).max() < 0.05 * 320 and np.abs(found[6]).max() < 0.1
     assert np.abs(np.diff(found, 2, axis=0)).max() < np.abs(np.diff(found, axis=0)).max(), "a swing, not a jitter"

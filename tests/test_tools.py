@@ -19,9 +19,10 @@ import check_downloads
 import colab
 import compare_runs
 import long_runs
+import publish
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
-from stages import mot17
+from stages import mot17, seqinfo
 
 
 def notebook(*texts: str, page: str = ""):
@@ -184,3 +185,18 @@ def test_frames_that_are_moved_first_are_the_middle_one():
     assert np.array_equal(made["0000"][4], frames[3]) and np.array_equal(moved[0, 3], moved[0, 4])
     assert vfi.psnr(moved[0], truth.repeat(8, axis=0)).min() > 35
     assert vfi.psnr(frames[[2, 4], 8:-8, 24:-24], truth.repeat(2, axis=0)).max() < 25
+
+
+def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    large = cv2.resize(noise, (160, 96), interpolation=cv2.INTER_CUBIC)
+    for split in ("train", "test"):
+        (folder := tmp_path / "clips" / split / "pan" / "img1").mkdir(parents=True)
+        for k in range(12):
+            cv2.imwrite(str(folder / f"{k + 1:06}.jpg"), large[:, 3 * k : 3 * k + 112])
+        seqinfo.write_seqinfo(folder.parent, rate=25, frames=12, size=(112, 96))
+    monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("VFI_DATASET", str(tmp_path / "clips"))
+    publish.train_motion(windows=2, epochs=1, steps_per_epoch=2, batch_size=1, crop=64)
+    assert (tmp_path / "work" / "runs" / "motion" / "model.keras").exists()
+    assert [path.name.split("-")[0] for path in (tmp_path / "work" / "paths").iterdir() if path.is_dir()] == ["clips"]

@@ -221,7 +221,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
         ),
     }
     more = milliseconds(lambda: evidence.gather(frames, paths)) - taken["path, fetch and weigh"]
-    return taken | {"motion, two pictures more": more}
+    return taken | {"motion, six pictures more": more}
 
 
 def street_clip(path: Path, size: tuple[int, int], frames: int, rate: int = 24) -> None:

@@ -36,7 +36,7 @@ import pandas as pd
 import vfi_utils as vfi
 from definitions import network
 from stages import path_crops, training
-from stages.footage import dataset_name, get_footage, list_sequences
+from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
 from stages.models import BASELINES, gpu_name, load_model
 
@@ -48,7 +48,7 @@ SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of the
 SPACINGS = (
     "half at a video's own, a quarter at the article's, the rest at thirds, quarters and wider; 6, 4 and 2 frames"
 )
-FOR_MOTION = {"epochs": 18, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "learning_rate": 5e-4}
+FOR_MOTION = {"epochs": 12, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "learning_rate": 5e-4}
 FOR_MOTION |= {"global_clipnorm": 1.0}
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
@@ -173,7 +173,7 @@ def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
     validation, average = path_crops.test_on(test, pd.concat(chosen), len(chosen))
     precision = budget.pop("precision", "")
     budget = training.choose_budget(**FOR_MOTION | budget)
-    files = path_crops.get_crops(train, dataset_name(), windows, budget.crop, seed)
+    files = path_crops.get_crops(train, dataset_name(choose_dataset()), windows, budget.crop, seed)
     training.train(
         network("motion"),
         path_crops.PathBatches(files, budget.batch_size, seed),

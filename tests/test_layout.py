@@ -10,6 +10,7 @@ ALLOWED = {  # what each file may import of ours
     "vfi_utils": set(),
     "stages": set(),
     "layers": set(),
+    "diagram": set(),
     "shots": set(),
     "ffmpeg": set(),
     "markers": {"vfi_utils"},

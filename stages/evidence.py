@@ -75,9 +75,8 @@ def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarr
             if there := paths.slots[slot] >= 0:
                 outer = motion.fetch(frames[paths.slots[slot]], paths.places[side, slot] - here)
             fetched.append(outer)
-            trusted.append(
-                np.exp(motion.difference(inner, outer, 5) / -8) * (1 - stand) * np.float32(0.4 * share * there)
-            )
+            alike = np.exp(motion.difference(inner, outer, 5) / -8)
+            trusted.append(alike * (1 - stand) * np.float32(0.4 * share * there))
     alone = [motion.fetch(frames[slot], one_sided(paths, side)) for side, slot in enumerate(paths.slots[2:4])]
     return [*fetched, *alone, average], [*trusted, stand]
 

@@ -161,11 +161,11 @@ class DepthToSpace(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("vfi")
 class Evidence(keras.layers.Layer):
-    """What a network looks at to choose between fetched pictures: their brightness, compared, and the classic's rule.
+    """What a network looks at to choose between fetched pictures: their brightness, compared, and the rules.
 
     Takes pictures, uint8 `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last; and
-    the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each
-    picture is from the average, the average's own brightness in its place, and the weights.
+    the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each picture is from the
+    average, the average's own brightness in its place, and the weights.
     """
 
     def __init__(self, **arguments):
@@ -185,11 +185,11 @@ class Evidence(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("vfi")
 class Blend(keras.layers.Layer):
-    """Pictures weighed by the classic's rule times e to the power of a correction: no colour that none of them has.
+    """Pictures weighed by rules times e to the power of a correction: no colour that none of them has.
 
-    Takes pictures as `Evidence` does, of which the last two, the frames as they stand, are not blended; the rule's
-    weights of all or of the first k - 1 and the last; and a correction `[B, H, W, n - 2]`. A picture that the rule does
-    not know begins with the weight `least`. Gives float32 `[B, H, W, 3]`, in [0, 1].
+    Takes pictures as `Evidence` does, of which the last two, the frames as they stand, are not blended; the rules'
+    weights of all or of the first k - 1 and the last; and a correction `[B, H, W, n - 2]`. A picture that no rule
+    knows begins with the weight `least`. Gives float32 `[B, H, W, 3]`, in [0, 1].
     """
 
     def __init__(self, least, **arguments):

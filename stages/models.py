@@ -137,7 +137,7 @@ def inside(model, name: str):
 
 
 def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
-    """Frame at the paths' moment: what they fetch, weighed by the classic's rule and the network's correction of it.
+    """Frame at the paths' moment: what they fetch, weighed by rules and the network's correction of them.
 
     Args:
         model: a `layers.MotionModel`, as notebook 07 builds it.

@@ -97,7 +97,7 @@ def write_captions(frames: list[np.ndarray], random: np.random.Generator) -> Non
 def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random.Generator) -> list[dict]:
     """Up to three crops of one window: what `evidence.look` shows, and the ground truth.
 
-    Crops are drawn where the classic is wrong more often than elsewhere: there is something to learn.
+    Crops are drawn where the rules are wrong more often than elsewhere: there is something to learn.
 
     Args:
         neighbours, times, truth: of `random_window`.
@@ -111,11 +111,11 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0, (motion.SLOTS,))
     pictures, weights = evidence.gather(neighbours, paths)
-    classic = motion.blend([*pictures[:8], pictures[-1]], weights)
+    by_rule = motion.blend([*pictures[: evidence.RULED - 1], pictures[-1]], weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
     height, width = (side // 2 * 2 for side in truth.shape[:2])
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
-    wrong = cv2.blur(cv2.absdiff(classic, truth).astype(np.float32).mean(axis=-1), (crop, crop))
+    wrong = cv2.blur(cv2.absdiff(by_rule, truth).astype(np.float32).mean(axis=-1), (crop, crop))
     for _ in range(CROPS_PER_WINDOW):
         corners = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1], size=(3, 2))
         y, x = max(corners[: random.choice([1, 3])], key=lambda corner: wrong[tuple(corner + crop // 2 - 1)])

@@ -9,7 +9,7 @@ from stages import motion
 
 WORKING = motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
 PICTURES = 11  # that a network weighs
-DESCRIBED = 31  # channels of `describe`; these of them are x-components, and each one's y follows it:
+DESCRIBED = 39  # channels of `describe`; these of them are x-components, and each one's y follows it:
 ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
 LEAST = 0.004  # the weight with which pictures begin that no rule uses
 RULED = 9  # of the pictures have a weight by a rule: all but the two before the last
@@ -27,34 +27,31 @@ def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
     """
     inner, outer = 2 + side, 1 + 3 * side
     if paths.slots[outer] < 0:
-        return paths.shifts[side, -1]
+        return paths.shifts[side]
     share = (paths.moments[inner] - paths.position) / (paths.moments[outer] - paths.moments[inner])
-    return share * (paths.places[side, outer] - paths.places[side, inner])
+    return share * (paths.shift_to(side, outer) - paths.shift_to(side, inner))
 
 
-def describe(paths: motion.Paths, fit=np.asarray) -> np.ndarray:
-    """What a network may know of the paths: float32 `[h, w, 31]`, distances as their inverse hyperbolic sines.
+def describe(paths: motion.Paths, fit) -> np.ndarray:
+    """What a network may know of the paths: float32 `[h, w, 39]`, distances as their inverse hyperbolic sines.
 
     For either side: how far the outer four places are from the straight line through the inner two, how far the
-    one-sided shift is from the path's, the way between the inner two in steps of 4 px (x and y of each), and how far
-    the two sides are apart. Then whether the outer four slots hold a frame, and the moment's position.
+    one-sided shift is from the path's, the way between the inner two in units of 4 px (x and y of each), and how far
+    the two sides are apart. Then how far the outer four places are trusted, from either side; whether these slots hold
+    a frame; and the moment's position.
 
     Args:
         paths: from `motion.follow`.
-        fit: a function that gives distances another size.
+        fit: a function that gives what is known for each pixel of the grid, or every second one, the size `[h, w]`.
     """
-    described = []
+    outer, described = [0, 1, 4, 5], []
     for side in range(2):
-        before, after = paths.places[side, 2:4]
-        across, apart = motion.between_sides(paths, side)
-        for slot in (0, 1, 4, 5):
-            bent = paths.places[side, slot] - before - paths.moments[slot] * (after - before)
-            described.append(bent if paths.slots[slot] >= 0 else np.zeros_like(bent))
-        described += [one_sided(paths, side) - paths.shifts[side, -1], across / 4]
-        described.append(apart)
+        described += [*paths.bends[side, outer], one_sided(paths, side) - paths.shifts[side]]
+        described += [paths.across[side] / 4, motion.between_sides(paths, side)]
     distances = np.arcsinh(np.dstack([fit(part) for part in described]))
-    known = [float(paths.slots[slot] >= 0) for slot in (0, 1, 4, 5)] + [paths.position]
-    return np.dstack([distances, np.full((*distances.shape[:2], len(known)), known, np.float32)])
+    trust = np.dstack([fit(part) for part in paths.trust[:, outer].reshape(-1, *paths.trust.shape[2:])])
+    known = [float(paths.slots[slot] >= 0) for slot in outer] + [paths.position]
+    return np.dstack([distances, trust, np.full((*distances.shape[:2], len(known)), known, np.float32)])
 
 
 def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -68,12 +65,11 @@ def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarr
     pictures, weights = motion.fetch_pictures(frames, paths)
     *fetched, average = pictures
     *trusted, stand = weights
-    here = motion.pixel_grid(*paths.shifts.shape[2:4])
     for side, slots, share in ((0, (1, 0), 1 - paths.position), (1, (4, 5), paths.position)):
         inner = outer = pictures[3 * side]
         for slot in slots:
             if there := paths.slots[slot] >= 0:
-                outer = motion.fetch(frames[paths.slots[slot]], paths.places[side, slot] - here)
+                outer = motion.fetch(frames[paths.slots[slot]], paths.shift_to(side, slot))
             fetched.append(outer)
             alike = np.exp(motion.difference(inner, outer, 5) / -8)
             trusted.append(alike * (1 - stand) * np.float32(0.4 * share * there))
@@ -94,7 +90,7 @@ def look(
 
     Returns:
         uint8 `[h, w, 39]` (the inner two frames as they stand come last), float32 `[h, w, 9]`, and float32
-        `[h / 2, w / 2, 31]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
+        `[h / 2, w / 2, 39]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
         larger one's copy has an area of about `largest`.
     """
     height, width = pictures[0].shape[:2]

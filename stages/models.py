@@ -283,8 +283,8 @@ class FramePredictor:
             return np.concatenate([colour, opaque[..., :1]], axis=-1)
         if follows_paths(self.model):
             if isinstance(self.model, PathPredictor):
-                return motion.predict_along(frames, motion.follow(flows, times, t, (self.model.frames,)))
-            return predict_weighed(self.model, frames, motion.follow(flows, times, t, (motion.SLOTS,)))
+                return motion.predict_along(frames, motion.follow(flows, times, t, self.model.frames))
+            return predict_weighed(self.model, frames, motion.follow(flows, times, t))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]
         if not hasattr(self.model, "predict_on_batch"):

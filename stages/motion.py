@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ GRID = 320 * 180  # px: the area of the copies on which motion is found
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
 CORES = os.cpu_count() or 2
 WORKERS = min(4, CORES)  # threads that follow and fetch for several moments at once
-ORDERS = (2, 4, 6)  # frames that a path may be laid through, the inner two always among them
+TRUSTED = 2.0  # px of the grid: at this distance between there and back a place is trusted by 1 / e
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Paths:
     """Where what is seen at the wanted moment is found in the other frames; everything in px of the grid.
 
     Attributes:
-        shifts: float32 `[2, k, h, w, 2]`: for the inner frame before and the one after, and for each path laid, what
-            to add to a pixel's place to be where it is fetched.
-        places: float32 `[2, 6, h, w, 2]`: where that pixel is in each of the six slots, as found from either side; in
-            slots that no path goes through, where it is in the one before.
+        shifts: float32 `[2, h, w, 2]`: for the inner frame before and the one after, what to add to a pixel's place to
+            be where it is fetched.
+        across: float32 `[2, h, w, 2]`: from there to where the same thing is in the other inner frame.
+        bends: float32 `[2, 6, h / 2, w / 2, 2]`: how far its place in each of the six slots is from the straight line
+            through these two; 0 in slots that no path goes through.
+        trust: float32 `[2, 6, h / 2, w / 2]`: how far its place in an outer slot is trusted, 0 to 1; elsewhere 0.
         flows: float32 `[2, h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         moments: when the frames in the slots are: 0 is the inner frame before, 1 the one after; 0 where there is none.
@@ -41,11 +44,18 @@ class Paths:
     """
 
     shifts: np.ndarray
-    places: np.ndarray
+    across: np.ndarray
+    bends: np.ndarray
+    trust: np.ndarray
     flows: np.ndarray
     slots: tuple[int, ...]
     moments: tuple[float, ...]
     position: float
+
+    def shift_to(self, side: int, slot: int) -> np.ndarray:
+        """What to add to a pixel's place to be where it is in a slot, as found from a side: float32 `[h, w, 2]`."""
+        line = self.shifts[side] + np.float32(steps(self.moments[slot], side)) * self.across[side]
+        return line + cv2.resize(self.bends[side, slot], line.shape[1::-1]) if slot not in (2, 3) else line
 
 
 @contextlib.contextmanager
@@ -123,68 +133,90 @@ def fill_slots(times, t: float) -> tuple[int, ...]:
     return tuple(k if 0 <= k < len(times) else -1 for k in range(after - SLOTS // 2, after + SLOTS // 2))
 
 
-def path_weights(times, t: float, slots: tuple[int, ...], orders: tuple[int, ...]) -> np.ndarray:
-    """Weights of the positions in the six slots: polynomials through what there is of the inner `orders` frames.
-
-    Returns:
-        float32 `[k, 6]`, a row for each of the orders.
-    """
-    weights = np.zeros((len(orders), SLOTS), np.float32)
-    for row, order in zip(weights, orders):
-        used = [slot for slot in range(3 - order // 2, 3 + order // 2) if slots[slot] >= 0]
-        row[used] = lagrange_weights([times[slots[slot]] for slot in used], t)
-    return weights
+def steps(moment: float, side: int) -> float:
+    """How many ways across, from a side's inner frame to the other one, it is straight to a moment."""
+    return 1 - moment if side else moment
 
 
-def follow(flows: list, times, t: float, orders: tuple[int, ...] = ORDERS) -> Paths:
-    """Paths of what is seen at the moment `t`: polynomials through its positions in the frames around.
+def follow(flows: list, times, t: float, frames: int = SLOTS) -> Paths:
+    """Paths of what is seen at the moment `t`: polynomials through its places in the frames around.
 
     A path is known where it starts, in an inner frame, and needed where it arrives, at the wanted moment. A fixed point
-    turns it round: u <- -M(y + u), where M is the displacement until `t`.
+    turns it round: u <- -M(y + u), where M is the displacement until `t`. How it bends is found at every second pixel.
 
     Args:
         flows: pairs (there, back) of consecutive frames, float32 `[h, w, 2]`; n - 1 for n frames.
         times: of the n frames, increasing, in any unit; they need not be evenly spaced.
         t: the wanted moment, between two of them.
-        orders: of `ORDERS`, through how many frames paths are laid.
+        frames: through how many of them paths are laid at most: 2, 4 or 6.
     """
-    slots = fill_slots(times, t)
-    weights, here = path_weights(times, t, slots, orders), pixel_grid(*flows[0][0].shape[:2])
-    guess, reach = path_weights(times, t, slots, (4,)), max(orders) // 2
+    slots, here = fill_slots(times, t), pixel_grid(*flows[0][0].shape[:2])
+    size, half = here.shape[1::-1], (here.shape[1] // 2, here.shape[0] // 2)
     when = [(moment - times[slots[2]]) / (times[slots[3]] - times[slots[2]]) for moment in (*times, t)]
     *moments, position = (float(when[slot]) if slot >= 0 else 0.0 for slot in (*slots, len(times)))
-    shifts, places = [], []
-    for side, (flow, share) in enumerate(zip(flows[slots[2]], (position, 1 - position))):
-        start = here - share * flow
-        start = here - displacements(flows, slots, 2 + side, start, range(1, 5), guess)[1][0]
-        moved, paths = displacements(flows, slots, 2 + side, start, range(3 - reach, 3 + reach), weights)
-        shifts.append(-paths)
-        places.append(start + moved)
-    return Paths(np.stack(shifts), np.stack(places), np.stack(flows[slots[2]]), slots, tuple(moments), position)
+    found = []
+    for side, flow in enumerate(flows[slots[2]]):
+        share = np.float32(steps(position, side))
+        start = cv2.resize(here - share * flow, half)
+        guess = lay_path(*trace(flows, slots, 2 + side, start, min(frames, 4)), moments, position)
+        moved, trust = trace(flows, slots, 2 + side, cv2.resize(here, half) - guess, frames)
+        bends = lay_path(moved, trust, moments, position) - share * moved[3 - side]
+        across = sample(flow, here - cv2.resize(guess, size))
+        straight = np.array([steps(moment, side) for moment in moments], np.float32)[:, None, None, None]
+        known = trust.any(axis=(1, 2))[:, None, None, None]
+        shift = -share * across - cv2.resize(bends, size)
+        found.append((shift, across, known * (moved - straight * moved[3 - side]), trust))
+    return Paths(*map(np.stack, zip(*found)), np.stack(flows[slots[2]]), slots, tuple(moments), position)
 
 
-def displacements(flows: list, slots, origin: int, points: np.ndarray, used: range, weights) -> tuple:
-    """Displacements of points of one slot in the others, one flow after the other, and weighted sums of them.
+def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements of points of an inner frame in the other slots, one flow after the other, and trust in them.
+
+    An outer frame's place is trusted the less, the further its last step's flows, there and back, miss one another.
 
     Args:
         flows: pairs (there, back) of consecutive frames.
         slots: index of the frame in each slot, or -1.
-        origin: the slot in which the points lie.
+        origin: the slot in which the points lie, 2 or 3.
         points: float32 `[h, w, 2]`.
-        used: slots to go to; those that are empty stay where the slot before them is.
-        weights: float32 `[k, 6]`, of the displacements.
+        frames: of slots to go to, 2, 4 or 6; others, and those that are empty, stay where the one before them is.
 
     Returns:
-        float32 `[6, h, w, 2]`, and the sums `[k, h, w, 2]`.
+        float32 `[6, h, w, 2]`, and `[6, h, w]`, 0 to 1; 0 in the inner two.
     """
-    moved = np.zeros((SLOTS, *points.shape), np.float32)
-    for direction, ahead in ((1, range(origin + 1, used.stop)), (-1, range(origin - 1, used.start - 1, -1))):
+    moved, trust = np.zeros((SLOTS, *points.shape), np.float32), np.zeros((SLOTS, *points.shape[:2]), np.float32)
+    for way, ahead in ((1, range(origin + 1, 3 + frames // 2)), (-1, range(origin - 1, 2 - frames // 2, -1))):
         for slot in ahead:
-            moved[slot] = moved[slot - direction]
+            moved[slot] = moved[slot - way]
             if slots[slot] >= 0:
-                flow = flows[min(slots[slot], slots[slot - direction])][direction < 0]
-                moved[slot] += sample(flow, points + moved[slot])
-    return moved, np.stack([sum(share * part for share, part in zip(row, moved) if share) for row in weights])
+                there, back = flows[min(slots[slot], slots[slot - way])][::way]
+                step = sample(there, points + moved[slot])
+                moved[slot] += step
+                if slot not in (2, 3):
+                    missed = step + sample(back, points + moved[slot])
+                    trust[slot] = np.exp(np.hypot(missed[..., 0], missed[..., 1]) / -TRUSTED)
+    return moved, trust
+
+
+def lay_path(moved: np.ndarray, trust: np.ndarray, moments, position: float) -> np.ndarray:
+    """Displacements until the wanted moment, on polynomials through the places that are trusted: `[h, w, 2]`.
+
+    On either side of it, a path goes through the inner frame alone, or the next one, too, or all three. Trust is taken
+    for how likely that is, and each of the nine polynomials counts as much as it is likely.
+
+    Args:
+        moved, trust: of `trace`.
+        moments: of the six slots.
+        position: of the wanted moment.
+    """
+    before, after = ([1 - near, near * (1 - far), near * far] for far, near in (trust[:2], trust[:3:-1]))
+    weights = np.zeros(moved.shape[:3], np.float32)
+    for (i, earlier), (j, later) in itertools.product(enumerate(before), enumerate(after)):
+        if (likely := earlier * later).any():
+            used = list(range(2 - i, 4 + j))
+            for slot, weight in zip(used, lagrange_weights([moments[slot] for slot in used], position)):
+                weights[slot] += np.float32(weight) * likely
+    return sum(weight[..., None] * part for weight, part in zip(weights, moved))
 
 
 def fetch(frame: np.ndarray, shift: np.ndarray, kernel: int = cv2.INTER_CUBIC) -> np.ndarray:
@@ -279,51 +311,35 @@ def blend(pictures: list, weights: list) -> np.ndarray:
     return pictures[0]
 
 
-def between_sides(paths: Paths, side: int, choice: int = -1) -> tuple[np.ndarray, np.ndarray]:
-    """The way from a side's inner frame to the other one, and how far the other side's shift is from its end.
-
-    Args:
-        paths: from `follow`.
-        side: 0 for what is found from the frame before, 1 from the one after.
-        choice: which of the paths that were laid.
-
-    Returns:
-        float32 `[h, w, 2]` and `[h, w]`, px of the grid.
-    """
-    across = paths.places[side, 3 - side] - paths.places[side, 2 + side]
-    apart = paths.shifts[side, choice] + across - paths.shifts[1 - side, choice]
-    return across, np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
+def between_sides(paths: Paths, side: int) -> np.ndarray:
+    """How far a side ends from where the other side fetches: float32 `[h, w]`, px of the grid."""
+    apart = paths.shifts[side] + paths.across[side] - paths.shifts[1 - side]
+    return np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
 
 
-def fetch_pictures(frames, paths: Paths, choice: int = -1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """What there is to blend, and how much of each by the classic's rule.
 
     Args:
         frames: n of uint8 `[H, W, 3]`; the inner two of the paths are read.
         paths: from `follow`.
-        choice: which of the paths that were laid.
 
     Returns:
         Five of uint8 `[H, W, 3]`: what is found by the paths from the frame before, in it and in the one after; the
         same by the paths from the frame after; the average of the two as they stand. And `weigh` of these.
     """
     standing, pairs = [frames[slot] for slot in paths.slots[2:4]], []
-    shifts, size = paths.shifts[:, choice], standing[0].shape[:2]
+    size = standing[0].shape[:2]
     for side in range(2):
-        across, apart = between_sides(paths, side, choice)
-        both = [shifts[side], shifts[side] + across][:: 1 - 2 * side]  # before, after
+        both = [paths.shift_to(side, slot) for slot in (2, 3)]
         fetched, within = zip(*((fetch(frame, shift), inside(shift, size)) for frame, shift in zip(standing, both)))
-        pairs.append((fetched, within, cv2.resize(np.exp(apart / -6), size[::-1])))
+        pairs.append((fetched, within, cv2.resize(np.exp(between_sides(paths, side) / -6), size[::-1])))
     along = [fetch(frame, flow, cv2.INTER_LINEAR) for frame, flow in zip(standing[::-1], paths.flows)]
     stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
     average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
     return [*pairs[0][0], *pairs[1][0], average], weigh(pairs, stand, paths.position)
 
 
-def predict_along(frames, paths: Paths, choice: int = -1) -> np.ndarray:
-    """Frame at the wanted moment, by the classic: pixels fetched along one of the paths; uint8 `[H, W, 3]`.
-
-    Args:
-        frames, paths, choice: see `fetch_pictures`.
-    """
-    return blend(*fetch_pictures(frames, paths, choice))
+def predict_along(frames, paths: Paths) -> np.ndarray:
+    """Frame at the wanted moment, by the classic: `fetch_pictures`, blended; uint8 `[H, W, 3]`."""
+    return blend(*fetch_pictures(frames, paths))

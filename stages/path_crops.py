@@ -105,11 +105,11 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         random: draws the places.
 
     Returns:
-        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 9]`, "description" float16 `[c / 2, c / 2, 31]`,
+        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 9]`, "description" float16 `[c / 2, c / 2, 39]`,
         and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
-    paths = motion.follow(flows, times, 0, (motion.SLOTS,))
+    paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(neighbours, paths)
     by_rule = motion.blend([*pictures[: evidence.RULED - 1], pictures[-1]], weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)

@@ -54,7 +54,7 @@ def shaken_street(times, height=96, width=160):
 
 
 def paths_of(frames, times=VIDEO, t=0.0):
-    return motion.follow(motion.find_flows([motion.grid_copy(frame) for frame in frames]), times, t, (6,))
+    return motion.follow(motion.find_flows([motion.grid_copy(frame) for frame in frames]), times, t)
 
 
 def some_weights(model):
@@ -225,17 +225,16 @@ def test_blend_in_training_and_in_use_agree():
 
 
 def test_one_sided_paths_know_nothing_of_the_other_side():
-    paths = paths_of(list(shaken_street(VIDEO)))
-    places = paths.places.copy()
-    places[0, 3:] += 7
-    assert np.array_equal(
-        evidence.one_sided(paths, 0), evidence.one_sided(dataclasses.replace(paths, places=places), 0)
-    )
-    straight = [motion.lagrange_weights((-3, -1), 0) @ paths.places[0, [1, 2]].reshape(2, -1)]
-    there = (paths.places[0, 2].ravel() - straight[0]).reshape(paths.places[0, 2].shape)
-    assert np.abs(evidence.one_sided(paths, 0) - there).max() < 1e-3
+    paths, other = paths_of(list(shaken_street(VIDEO))), {}
+    for name in ("bends", "trust"):
+        other[name] = getattr(paths, name).copy()
+        other[name][0, 3:] += 7
+    alone = evidence.one_sided(paths, 0)
+    assert np.array_equal(alone, evidence.one_sided(dataclasses.replace(paths, **other), 0))
+    last_step = paths.shift_to(0, 2) - paths.shift_to(0, 1)  # from -3 to -1, and half of it more to 0
+    assert np.abs(alone + last_step / 2).max() < 1e-3
     pair = list(shaken_street((-1, 1)))
-    assert np.array_equal(evidence.one_sided(paths_of(pair, (-1, 1)), 1), paths_of(pair, (-1, 1)).shifts[1, -1])
+    assert np.array_equal(evidence.one_sided(paths_of(pair, (-1, 1)), 1), paths_of(pair, (-1, 1)).shifts[1])
 
 
 def test_outer_frames_lie_over_the_middle_and_neighbours_stand_for_those_that_are_missing():
@@ -261,13 +260,12 @@ def test_outer_frames_lie_over_the_middle_and_neighbours_stand_for_those_that_ar
 
 
 def test_even_motion_is_described_as_straight_and_few_frames_are_told():
-    shifts = np.zeros((2, 1, 9, 16, 2), np.float32)
-    here = motion.pixel_grid(9, 16)
-    places = np.stack([[here + (k - 2.5) * np.float32([2, 1]) for k in range(6)]] * 2)
+    shifts = np.zeros((2, 9, 16, 2), np.float32)
     shifts[0], shifts[1] = (-1, -0.5), (1, 0.5)
-    moments = tuple((k - 2) * 1.0 for k in range(6))
-    paths = motion.Paths(shifts, places, shifts[:, 0], (0, 1, 2, 3, 4, 5), moments, 0.5)
-    described = evidence.describe(paths)
+    moments, slots = tuple((k - 2) * 1.0 for k in range(6)), (0, 1, 2, 3, 4, 5)
+    bends, trust = np.zeros((2, 6, 9, 16, 2), np.float32), np.ones((2, 6, 9, 16), np.float32)
+    paths = motion.Paths(shifts, -2 * shifts, bends, trust, shifts, slots, moments, 0.5)
+    described = evidence.describe(paths, np.asarray)
     assert described.shape == (9, 16, evidence.DESCRIBED)
     for side in range(2):
         assert np.abs(described[..., 13 * side : 13 * side + 8]).max() < 1e-5, "no bend"
@@ -275,8 +273,9 @@ def test_even_motion_is_described_as_straight_and_few_frames_are_told():
         across = np.sinh(described[..., 13 * side + 10 : 13 * side + 12]) * 4
         assert np.abs(across - np.float32([2, 1]) * (1 - 2 * side)).max() < 1e-4
         assert np.abs(described[..., 13 * side + 12]).max() < 1e-4, "both sides say the same"
+    assert (described[..., 26:34] == 1).all(), "all are trusted"
     assert described[0, 0, -5:].tolist() == [1, 1, 1, 1, 0.5]
-    few = evidence.describe(dataclasses.replace(paths, slots=(-1, 1, 2, 3, 4, -1)))
+    few = evidence.describe(dataclasses.replace(paths, slots=(-1, 1, 2, 3, 4, -1)), np.asarray)
     assert few[0, 0, -5:].tolist() == [0, 1, 1, 0, 0.5]
 
 
@@ -424,7 +423,7 @@ def test_large_frames_are_shrunk_to_what_the_network_sees():
 def test_crops_are_what_the_network_sees_and_truth_fits(crops):
     part = np.load(crops[0])
     assert part["pictures"].shape == (80, 80, 39) and part["rule"].shape == (80, 80, 9)
-    assert part["description"].shape == (40, 40, 31) and part["truth"].shape == (80, 80, 3)
+    assert part["description"].shape == (40, 40, 39) and part["truth"].shape == (80, 80, 3)
     scores = []
     for path in crops:
         part = np.load(path)
@@ -502,18 +501,17 @@ def test_batches_repeat_and_hold_one_size(crops, folder):
 def test_flipping_turns_round_what_points_there(crops):
     """Mirrored paths are described as the mirrored description says."""
     paths = paths_of(list(shaken_street(VIDEO)))
-    width = paths.flows.shape[2]
+    size = paths.trust.shape[3:1:-1]
 
-    def mirrored(field, place=False):
-        turned = field[..., ::-1, :] * np.float32([-1, 1])
-        return turned + np.float32([width - 1, 0]) if place else turned
+    def mirrored(field):
+        return field[..., ::-1, :] * np.float32([-1, 1])
 
-    other = dataclasses.replace(
-        paths, shifts=mirrored(paths.shifts), places=mirrored(paths.places, True), flows=mirrored(paths.flows)
-    )
-    described = evidence.describe(paths)[:, ::-1].copy()
+    fields = {name: mirrored(getattr(paths, name)) for name in ("shifts", "across", "bends", "flows")}
+    other = dataclasses.replace(paths, **fields, trust=paths.trust[..., ::-1])
+    described, turned = (evidence.describe(either, lambda part: cv2.resize(part, size)) for either in (paths, other))
+    described = described[:, ::-1].copy()
     described[..., evidence.ACROSS] *= -1
-    assert np.abs(evidence.describe(other) - described).max() < 1e-2
+    assert np.abs(turned - described).max() < 1e-2
 
     class Both:  # draws that both flips are made
         def random(self):

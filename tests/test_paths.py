@@ -87,6 +87,42 @@ def test_lagrange_weights():
     assert np.isclose(motion.lagrange_weights((0, 1.5, 4), 0.7).sum(), 1)
 
 
+@pytest.mark.parametrize("spoiled", [0, 1, 4, 5])
+def test_a_frame_that_cannot_be_followed_is_left_out(spoiled, monkeypatch):
+    """A frame of something else in a slot, as after a flash: the path goes through the others."""
+    neighbours = scene(VIDEO, 0.1)
+    neighbours[0, spoiled] = cv2.resize(np.random.default_rng(0).integers(0, 256, (30, 54, 3), np.uint8), (WIDTH, HEIGHT))
+    trusting, path = [], models.load_model("path")
+    for trusted in (motion.TRUSTED, 1e6):
+        monkeypatch.setattr(motion, "TRUSTED", trusted)
+        trusting.append(score(models.predict_between(path, neighbours, VIDEO, 0), 0, 0.1))
+    assert trusting[0] > 36 and trusting[0] > trusting[1] + 3
+
+
+def test_a_path_goes_through_what_is_trusted():
+    moved = np.random.default_rng(0).normal(size=(6, 3, 4, 2)).astype(np.float32)
+    moments = (-2, -1, 0, 1, 2, 3)
+
+    def path(believed):
+        trust = np.zeros((6, 3, 4), np.float32)
+        trust[list(believed)] = list(believed.values())
+        return motion.lay_path(moved, trust, moments, 0.5)
+
+    def through(*slots):
+        return np.tensordot(motion.lagrange_weights([moments[k] for k in slots], 0.5), moved[list(slots)], 1)
+
+    def beside(value):
+        return np.full((3, 4), value, np.float32)
+
+    one = beside(1)
+    assert np.allclose(path({0: one, 1: one, 4: one, 5: one}), through(0, 1, 2, 3, 4, 5), atol=1e-5)
+    assert np.allclose(path({1: one, 4: one}), through(1, 2, 3, 4), atol=1e-5)
+    assert np.allclose(path({0: one, 5: one}), through(2, 3), atol=1e-5), "the last frame only beside the next"
+    half = (through(2, 3) + through(1, 2, 3)) / 2
+    assert np.allclose(path({1: beside(0.5)}), half, atol=1e-5)
+    assert np.allclose(path({4: one, 5: one}), through(2, 3, 4, 5), atol=1e-5), "one side alone"
+
+
 @pytest.mark.parametrize("speed", [1.5, 3, 6])
 @pytest.mark.parametrize("size, thickness", [(0.8, 2), (0.5, 1), (0.4, 1)])
 def test_a_caption_over_moving_footage_stands_still(speed, size, thickness):

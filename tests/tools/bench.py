@@ -196,7 +196,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
     """Milliseconds of each part, median of five, for the middle of six frames, uint8 `[6, H, W, 3]`."""
     copies = [motion.grid_copy(frame) for frame in frames]
     flows, times, network = motion.find_flows(copies), vfi.window_times("video"), inside(model, "correction")
-    paths = motion.follow(flows, times, 0, (6,))
+    paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(frames, paths)
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
     correction, known = network.predict_on_batch(seen)[0], [*pictures[:4], pictures[-1]]
@@ -211,7 +211,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
 
     taken = {
         "path, find (two flows)": milliseconds(lambda: motion.find_flows(copies[2:4])),
-        "path, follow": milliseconds(lambda: motion.follow(flows, times, 0, (6,))),
+        "path, follow": milliseconds(lambda: motion.follow(flows, times, 0)),
         "path, fetch and weigh": milliseconds(lambda: motion.fetch_pictures(frames, paths)),
         "path, blend": milliseconds(lambda: motion.blend(known, weights)),
         "motion, look": milliseconds(lambda: evidence.look(frames, paths, pictures, weights)),

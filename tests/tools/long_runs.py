@@ -69,8 +69,8 @@ def move(neighbours: np.ndarray) -> np.ndarray:
     moved = []
     for window in neighbours:
         flows = motion.find_flows([motion.grid_copy(frame) for frame in window])
-        paths, here = motion.follow(flows, vfi.window_times(), 0, (6,)), motion.pixel_grid(*flows[0][0].shape[:2])
-        six = [motion.fetch(frame, paths.places[slot // 3, slot] - here) for slot, frame in enumerate(window)]
+        paths = motion.follow(flows, vfi.window_times(), 0)
+        six = [motion.fetch(frame, paths.shift_to(slot // 3, slot)) for slot, frame in enumerate(window)]
         moved.append([*six[:3], *[motion.predict_along(window, paths)] * 2, *six[3:]])
     return np.array(moved)
 

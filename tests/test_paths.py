@@ -91,7 +91,8 @@ def test_lagrange_weights():
 def test_a_frame_that_cannot_be_followed_is_left_out(spoiled, monkeypatch):
     """A frame of something else in a slot, as after a flash: the path goes through the others."""
     neighbours = scene(VIDEO, 0.1)
-    neighbours[0, spoiled] = cv2.resize(np.random.default_rng(0).integers(0, 256, (30, 54, 3), np.uint8), (WIDTH, HEIGHT))
+    other = np.random.default_rng(0).integers(0, 256, (30, 54, 3), np.uint8)
+    neighbours[0, spoiled] = cv2.resize(other, (WIDTH, HEIGHT))
     trusting, path = [], models.load_model("path")
     for trusted in (motion.TRUSTED, 1e6):
         monkeypatch.setattr(motion, "TRUSTED", trusted)
@@ -111,15 +112,12 @@ def test_a_path_goes_through_what_is_trusted():
     def through(*slots):
         return np.tensordot(motion.lagrange_weights([moments[k] for k in slots], 0.5), moved[list(slots)], 1)
 
-    def beside(value):
-        return np.full((3, 4), value, np.float32)
-
-    one = beside(1)
+    one = np.ones((3, 4), np.float32)
     assert np.allclose(path({0: one, 1: one, 4: one, 5: one}), through(0, 1, 2, 3, 4, 5), atol=1e-5)
     assert np.allclose(path({1: one, 4: one}), through(1, 2, 3, 4), atol=1e-5)
     assert np.allclose(path({0: one, 5: one}), through(2, 3), atol=1e-5), "the last frame only beside the next"
-    half = (through(2, 3) + through(1, 2, 3)) / 2
-    assert np.allclose(path({1: beside(0.5)}), half, atol=1e-5)
+    halfway = (through(2, 3) + through(1, 2, 3)) / 2
+    assert np.allclose(path({1: one / 2}), halfway, atol=1e-5)
     assert np.allclose(path({4: one, 5: one}), through(2, 3, 4, 5), atol=1e-5), "one side alone"
 
 

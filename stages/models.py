@@ -61,9 +61,10 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class PathPredictor:
-    """The classic of `stages/motion.py` as a predictor: pixels fetched along paths through 2, 4 or 6 frames."""
+    """The classic of `stages/motion.py` as a predictor: pixels fetched along paths, as `motion.follow` lays them."""
 
     frames: int = motion.SLOTS
+    trusted: float = motion.TRUSTED
     follows_paths = True
 
 
@@ -282,8 +283,8 @@ class FramePredictor:
             colour, opaque = (self(part, times, t, flows) for part in (colour, opaque))
             return np.concatenate([colour, opaque[..., :1]], axis=-1)
         if follows_paths(self.model):
-            if isinstance(self.model, PathPredictor):
-                return motion.predict_along(frames, motion.follow(flows, times, t, self.model.frames))
+            if isinstance(path := self.model, PathPredictor):
+                return motion.predict_along(frames, motion.follow(flows, times, t, path.frames, path.trusted))
             return predict_weighed(self.model, frames, motion.follow(flows, times, t))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]

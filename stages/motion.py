@@ -23,7 +23,7 @@ GRID = 320 * 180  # px: the area of the copies on which motion is found
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
 CORES = os.cpu_count() or 2
 WORKERS = min(4, CORES)  # threads that follow and fetch for several moments at once
-TRUSTED = 2.0  # px of the grid: at this distance between there and back a place is trusted by 1 / e
+TRUSTED = 2.0  # px of the grid: where flows there and back miss each other by this, a place is trusted by 1 / e
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def steps(moment: float, side: int) -> float:
     return 1 - moment if side else moment
 
 
-def follow(flows: list, times, t: float, frames: int = SLOTS) -> Paths:
+def follow(flows: list, times, t: float, frames: int = SLOTS, trusted: float = TRUSTED) -> Paths:
     """Paths of what is seen at the moment `t`: polynomials through its places in the frames around.
 
     A path is known where it starts, in an inner frame, and needed where it arrives, at the wanted moment. A fixed point
@@ -149,6 +149,7 @@ def follow(flows: list, times, t: float, frames: int = SLOTS) -> Paths:
         times: of the n frames, increasing, in any unit; they need not be evenly spaced.
         t: the wanted moment, between two of them.
         frames: through how many of them paths are laid at most: 2, 4 or 6.
+        trusted: px of the grid; see `trace`. Infinite: every place is trusted.
     """
     slots, here = fill_slots(times, t), pixel_grid(*flows[0][0].shape[:2])
     size, half = here.shape[1::-1], (here.shape[1] // 2, here.shape[0] // 2)
@@ -158,8 +159,8 @@ def follow(flows: list, times, t: float, frames: int = SLOTS) -> Paths:
     for side, flow in enumerate(flows[slots[2]]):
         share = np.float32(steps(position, side))
         start = cv2.resize(here - share * flow, half)
-        guess = lay_path(*trace(flows, slots, 2 + side, start, min(frames, 4)), moments, position)
-        moved, trust = trace(flows, slots, 2 + side, cv2.resize(here, half) - guess, frames)
+        guess = lay_path(*trace(flows, slots, 2 + side, start, min(frames, 4), trusted), moments, position)
+        moved, trust = trace(flows, slots, 2 + side, cv2.resize(here, half) - guess, frames, trusted)
         bends = lay_path(moved, trust, moments, position) - share * moved[3 - side]
         across = sample(flow, here - cv2.resize(guess, size))
         straight = np.array([steps(moment, side) for moment in moments], np.float32)[:, None, None, None]
@@ -169,7 +170,7 @@ def follow(flows: list, times, t: float, frames: int = SLOTS) -> Paths:
     return Paths(*map(np.stack, zip(*found)), np.stack(flows[slots[2]]), slots, tuple(moments), position)
 
 
-def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int, trusted: float) -> tuple:
     """Displacements of points of an inner frame in the other slots, one flow after the other, and trust in them.
 
     An outer frame's place is trusted the less, the further its last step's flows, there and back, miss one another.
@@ -180,6 +181,7 @@ def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int) -> t
         origin: the slot in which the points lie, 2 or 3.
         points: float32 `[h, w, 2]`.
         frames: of slots to go to, 2, 4 or 6; others, and those that are empty, stay where the one before them is.
+        trusted: px between there and back at which a place is trusted by 1 / e.
 
     Returns:
         float32 `[6, h, w, 2]`, and `[6, h, w]`, 0 to 1; 0 in the inner two.
@@ -194,7 +196,7 @@ def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int) -> t
                 moved[slot] += step
                 if slot not in (2, 3):
                     missed = step + sample(back, points + moved[slot])
-                    trust[slot] = np.exp(np.hypot(missed[..., 0], missed[..., 1]) / -TRUSTED)
+                    trust[slot] = np.exp(np.hypot(missed[..., 0], missed[..., 1]) / -trusted)
     return moved, trust
 
 

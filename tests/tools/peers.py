@@ -146,6 +146,7 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
 
 PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
 STRAIGHT = {f"path, {frames} frames": PathPredictor(frames) for frames in (2, 4)}
+CLIPS = PEERS | STRAIGHT | {"path, all places trusted": PathPredictor(trusted=np.inf), "motion": "motion"}
 
 
 def measure_videos() -> pd.DataFrame:
@@ -160,9 +161,9 @@ def measure_videos() -> pd.DataFrame:
         windows = vfi.build_windows({clip.sequence: clip.frames}, spacing="video")
         windows = vfi.spread(windows, 4).drop_duplicates().assign(camera=clip.camera)
         evenly = {"ffmpeg minterpolate": functools.partial(minterpolate, used=(1, 2, 3, 4))}
-        parts.append(evaluate({**PEERS, **evenly, **STRAIGHT, "motion": "motion"}, frames, windows, batch=4))
+        parts.append(evaluate(CLIPS | evenly, frames, windows, batch=4))
         windows = windows.assign(start=windows.middle - 3, spacing="article")
-        parts.append(evaluate({**PEERS, **STRAIGHT, "motion": "motion"}, frames, windows, batch=4))
+        parts.append(evaluate(CLIPS, frames, windows, batch=4))
     scores = pd.concat(parts, ignore_index=True)
     vfi.write_atomic(vfi.work("results", "windows_video.csv"), scores.to_csv(index=False))
     return scores

@@ -20,6 +20,7 @@ import colab
 import compare_runs
 import long_runs
 import publish
+import tries
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
 from stages import mot17, seqinfo
@@ -200,3 +201,16 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
     publish.train_motion(windows=2, epochs=1, steps_per_epoch=2, batch_size=1, crop=64)
     assert (tmp_path / "work" / "runs" / "motion" / "model.keras").exists()
     assert [path.name.split("-")[0] for path in (tmp_path / "work" / "paths").iterdir() if path.is_dir()] == ["clips"]
+
+
+# Things to try -------------------------------------------------------------------------------------------------
+
+
+def test_what_came_out_of_the_checks_is_what_is_written(capsys):
+    tries.try_06()
+    lines = [line.rpartition(": ") for line in capsys.readouterr().out.splitlines()]
+    numbers = {what.removeprefix("checks of 16 px, panned by "): dB.removesuffix(" dB") for what, _, dB in lines}
+    answer = re.search(r"\*\*\[06\].*?\n\n", (vfi.ASSETS / "TRY.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    written = set(re.findall(r"\d+\.\d", answer.replace("60 dB", "60.0 dB")))
+    said = ["1 px, path", "1 px, average", "1 px, through two", "1 px, all places trusted", "2 px, path", "4 px, path"]
+    assert written == {numbers[name] for name in (*said, "4 px, average")}

@@ -134,7 +134,7 @@ def fill_slots(times, t: float) -> tuple[int, ...]:
 
 
 def steps(moment: float, side: int) -> float:
-    """How many ways across, from a side's inner frame to the other one, it is straight to a moment."""
+    """How far it is straight on from a side's inner frame to a moment; the way across to the other inner frame is 1."""
     return 1 - moment if side else moment
 
 
@@ -173,7 +173,8 @@ def follow(flows: list, times, t: float, frames: int = SLOTS, trusted: float = T
 def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int, trusted: float) -> tuple:
     """Displacements of points of an inner frame in the other slots, one flow after the other, and trust in them.
 
-    An outer frame's place is trusted the less, the further its last step's flows, there and back, miss one another.
+    An outer frame's place is trusted the less, the further its last step's flows, there and back, miss one another:
+    forward-backward consistency (Sundaram et al. 2010).
 
     Args:
         flows: pairs (there, back) of consecutive frames.

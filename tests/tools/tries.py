@@ -1,6 +1,6 @@
 """Print the numbers of assets/TRY.md: what comes out of the things to try at each notebook's end, on the sample.
 
-python tests/tools/tries.py          # all, about 6 minutes on 2 CPU cores
+python tests/tools/tries.py          # all; on 2 CPU cores most of the time is 03's
 python tests/tools/tries.py 06 07    # those of some notebooks
 
 Models are the shipped ones.

@@ -168,12 +168,22 @@ def kernels(head: str, control: str) -> list[np.ndarray]:
     return [layer.get_weights()[0] for layer in layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-@pytest.mark.parametrize(("head", "control", "donor"), [("direct", "small", "residual"), ("residual", "he", "direct")])
+CONTROLS = [("direct", "small", "residual"), ("residual", "he", "direct"), ("direct", "full-small", "residual")]
+
+
+@pytest.mark.parametrize(("head", "control", "donor"), CONTROLS)
 def test_a_control_differs_in_the_last_layer_alone(head, control, donor):
-    made, usual, other = kernels(head, control), kernels(head, ""), kernels(donor, "")
+    size = "full" if "full" in control else ""
+    made, usual, other = kernels(head, control), kernels(head, size), kernels(donor, size)
     assert all(np.array_equal(one, another) for one, another in zip(made[:-1], usual[:-1], strict=True))
     assert np.array_equal(made[-1], other[-1]) and not np.array_equal(made[-1], usual[-1])
-    assert (made[-1].std() < 1e-3) == (control == "small")
+    assert (made[-1].std() < 1e-3) == control.endswith("small")
+
+
+def test_the_series_network_has_other_first_weights_with_another_seed():
+    first, second = (long_runs.build("direct", 6, "full", seed) for seed in (0, 1))
+    assert first.count_params() == 623_955  # the article's: 15 layers of 72 channels
+    assert all(np.any(a != b) for a, b in zip(first.get_weights(), second.get_weights()) if a.ndim == 4)
 
 
 def test_frames_that_are_moved_first_are_the_middle_one():

@@ -37,8 +37,8 @@ def definitions(notebook: str, *names: str) -> dict:
     return space | {name: space[name] for name in names}
 
 
-def network(name: str):
-    """Return a network of the series, untrained, as its notebook builds it.
+def network(name: str, seed: int = 0):
+    """Return a network of the series, untrained, as its notebook builds it; `seed` is of a DnCNN's first weights.
 
     Raises:
         KeyError: if there is none of that name.
@@ -46,4 +46,6 @@ def network(name: str):
     if name == "motion":
         return definitions("07_motion_aware.ipynb", *MOTION)["motion_network"]()
     variants = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}
-    return definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"](**variants[name], name=name)
+    build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
+    build.__globals__["SEED"] += 1000 * seed
+    return build(**variants[name], name=name)

@@ -2,17 +2,21 @@
 
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
 python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
+python tests/tools/long_runs.py street --steps 15700 --seeds 1 --only direct-6-every-full direct-6-every-full-small
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
 `--more` names footage that joins the windows to learn from in the runs called "twice": other places. Three controls ask
 whether the heads differ, or the weights that they begin with, or the loss. In "moved", `path` moves the six frames to
-the middle before the network sees them, and the network adds to what `path` predicts.
+the middle before the network sees them, and the network adds to what `path` predicts. "full" is the series' own DnCNN
+in the place of the notebook's small one, trained as the shipped ones are, on "every" window that they learned from, but
+in one go.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import sys
 from pathlib import Path
@@ -24,7 +28,8 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from definitions import definitions
+from definitions import definitions, network
+from publish import ALIKE, close_windows
 from stages import motion, training
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name
@@ -44,15 +49,22 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     ("direct", 6, "all", "charbonnier"),
     *((head, 4, "all", "") for head in HEADS),
     *((head, 6, "half", "") for head in HEADS),
+    ("direct", 6, "every", "full-small"),
+    *((head, 6, "every", "full") for head in HEADS),
 ]
+FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
 
 
 def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
-    """Notebook 06's network; a control has the last layer's first weights of the other head."""
-    network = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
-    model = network(head, frames, seed=seed)
-    if control in ("small", "he"):
-        other = network("residual" if control == "small" else "direct", frames, seed=seed)
+    """Notebook 06's network, or 03's; a control has the last layer's first weights of the other head."""
+    small = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
+
+    def make(head: str) -> keras.Model:
+        return network(FULL[head], seed) if "full" in control else small(head, frames, seed=seed)
+
+    model = make(head)
+    if control.endswith(("small", "he")):
+        other = make("residual" if control.endswith("small") else "direct")
         last, donor = (
             [layer for layer in m.layers if isinstance(layer, keras.layers.Conv2D)][-1] for m in (model, other)
         )
@@ -132,15 +144,19 @@ def main() -> None:
         if not missing or options.only and change not in options.only or data == "twice" and not options.more:
             continue
         used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES.get(data, 1) * len(windows))))
+        used = (frames, close_windows(frames)) if data == "every" else used
+        full = (
+            {"budget": dataclasses.replace(budget, **ALIKE), "precision": "mixed_bfloat16"} if "full" in control else {}
+        )
         seen = (*move_all(*used), *move_all(*test)) if data == "moved" else (*used, *test)
         for run, seed in missing.items():
             how = {"budget": budget, "seed": seed, "tests": 8, "precision": "float32"}
-            how["loss"] = "charbonnier" if control == "charbonnier" else "mse"
+            how |= {"loss": "charbonnier" if control == "charbonnier" else "mse"} | full
             network = build(head, 8 if data == "moved" else count, control, seed)
             model = training.train_on_crops(network, *seen, name=run, **how)
             steps = f"-{options.steps}" * (options.steps != STEPS)
             row = {"run": run, "head": head, "change": change + steps, "frames": count, "windows": len(used[1])}
-            row |= {"batch_norm": False, "seed": seed, "parameters": model.count_params(), "steps": options.steps}
+            row |= {"batch_norm": bool(full), "seed": seed, "parameters": model.count_params(), "steps": options.steps}
             seconds = pd.read_csv(vfi.work("runs", run, "history.csv")).seconds
             row["minutes"] = len(seconds) * seconds.min() / 60  # the machine has other work, too
             whole = functools.partial(predict_moved, model) if data == "moved" else model

@@ -50,6 +50,7 @@ SPACINGS = (
 )
 FOR_MOTION = {"epochs": 12, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "learning_rate": 5e-4}
 FOR_MOTION |= {"global_clipnorm": 1.0}
+ALIKE = {"temporal_padding": 0.1, "global_clipnorm": 0.1}  # what all DnCNNs are trained with
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
 
 
@@ -127,6 +128,13 @@ def why_table(path: Path) -> str:
     return "\n".join([*rows, "", caption])
 
 
+def close_windows(frames: dict[str, np.ndarray]) -> pd.DataFrame:
+    """What the series' DnCNNs learn from: a window at every frame, and at every second one of every second frame."""
+    lengths = {sequence: len(images) for sequence, images in frames.items()}
+    near = vfi.build_windows(lengths, stride=1).assign(step=1)
+    return pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
+
+
 def train_model(name: str, further: bool = False, **budget) -> None:
     """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long.
 
@@ -139,12 +147,9 @@ def train_model(name: str, further: bool = False, **budget) -> None:
         raise ValueError("motion is trained from its start alone: python tests/tools/publish.py train motion")
     frames, _ = get_frames("", "train")
     test_frames, test_windows = get_frames("", "test")
-    lengths = {sequence: len(images) for sequence, images in frames.items()}
-    near = vfi.build_windows(lengths, stride=1).assign(step=1)
-    windows = pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
+    windows = close_windows(frames)
     how = {key: budget.pop(key) for key in ("loss", "seed", "precision") if key in budget}
-    alike = {"temporal_padding": 0.1, "global_clipnorm": 0.1}
-    budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | alike | budget)
+    budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | ALIKE | budget)
     model, run = network(name), name
     if further:
         run, shipped = name + FURTHER, ROOT / "assets" / "models" / name

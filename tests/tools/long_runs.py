@@ -146,7 +146,9 @@ def main() -> None:
         used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES.get(data, 1) * len(windows))))
         used = (frames, close_windows(frames)) if data == "every" else used
         full = (
-            {"budget": dataclasses.replace(budget, **ALIKE), "precision": "mixed_bfloat16"} if "full" in control else {}
+            {"budget": dataclasses.replace(budget, batch_size=8, crop=64, **ALIKE), "precision": "mixed_bfloat16"}
+            if "full" in control
+            else {}
         )
         seen = (*move_all(*used), *move_all(*test)) if data == "moved" else (*used, *test)
         for run, seed in missing.items():

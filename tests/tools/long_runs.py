@@ -2,7 +2,7 @@
 
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
 python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
-python tests/tools/long_runs.py street --steps 15700 --seeds 1 --only direct-6-every-full direct-6-every-full-small
+python tests/tools/long_runs.py street --seeds 2 --only direct-6-every-full direct-6-every-full-small
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.

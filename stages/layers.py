@@ -165,7 +165,7 @@ class Evidence(keras.layers.Layer):
 
     Takes pictures, uint8 `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last; and
     the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each picture is from the
-    average, the average's own brightness in its place, and the weights.
+    average, the average's own brightness in its place, and w / (1 + w) of each weight w.
     """
 
     def __init__(self, **arguments):
@@ -177,7 +177,8 @@ class Evidence(keras.layers.Layer):
         grey = 0.299 * red + 0.587 * green + 0.114 * blue
         average = grey[..., -3:-2]
         compared = [4 * (grey[..., :-3] - average), average - 0.5, 4 * (grey[..., -2:] - average)]
-        return ops.concatenate([*compared, ops.cast(rule, "float32")], axis=-1)
+        rule = ops.cast(rule, "float32")
+        return ops.concatenate([*compared, rule / (1 + rule)], axis=-1)
 
     def compute_output_shape(self, pictures_shape, rule_shape):
         return (*pictures_shape[:3], pictures_shape[3] // 3 + rule_shape[3])
@@ -188,8 +189,8 @@ class Blend(keras.layers.Layer):
     """Pictures weighed by rules times e to the power of a correction: no colour that none of them has.
 
     Takes pictures as `Evidence` does, of which the last two, the frames as they stand, are not blended; the rules'
-    weights of all or of the first k - 1 and the last; and a correction `[B, H, W, n - 2]`. A picture that no rule
-    knows begins with the weight `least`. Gives float32 `[B, H, W, 3]`, in [0, 1].
+    weights, to which `least` is added, and a correction, both `[B, H, W, n - 2]`. Gives float32 `[B, H, W, 3]`, in
+    [0, 1].
     """
 
     def __init__(self, least, **arguments):
@@ -201,9 +202,6 @@ class Blend(keras.layers.Layer):
 
     def call(self, pictures, rule, correction):
         pictures, rule = ops.cast(pictures[..., :-6], "float32") / 255, ops.cast(rule, "float32")
-        unknown = ops.zeros_like(rule[..., :1])
-        count = correction.shape[-1] - rule.shape[-1]
-        rule = ops.concatenate([rule[..., :-1], *[unknown] * count, rule[..., -1:]], axis=-1)
         weights = ops.softmax(ops.log(rule + self.least) + ops.cast(correction, "float32"), axis=-1)
         colours = [ops.sum(weights * pictures[..., channel::3], axis=-1) for channel in range(3)]
         return ops.stack(colours, axis=-1)

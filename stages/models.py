@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import vfi_utils as vfi
-from stages import evidence, motion
+from stages import blending, evidence, motion
 from stages.tiles import join_tiles, receptive_radius, split_tiles
 
 TILE = 512  # px: larger frames are predicted in tiles
@@ -101,7 +101,7 @@ def read_model(path: Path):
             f"{vfi.display_path(path)} holds weights that are not finite: its training went wrong. Delete this "
             "run's folder and train again with a smaller learning rate, or name another model."
         )
-    channels = [3 * (evidence.PICTURES + 2), evidence.RULED, evidence.DESCRIBED]
+    channels = [3 * (evidence.PICTURES + 2), evidence.PICTURES, evidence.DESCRIBED]
     if follows_paths(model) and [shape[-1] for shape in model.input_shape] != channels:
         raise ValueError(
             f"{vfi.display_path(path)} was made by another version of notebook 07, which weighed other pictures. "
@@ -152,7 +152,7 @@ def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
     with NETWORK:
         correction = inside(model, "correction").predict_on_batch(seen)[0]
-    return motion.blend(pictures, evidence.correct(weights, np.asarray(correction, np.float32)))
+    return blending.blend(pictures, evidence.correct(weights, np.asarray(correction, np.float32), frames[0].shape[:2]))
 
 
 def frames_of(model) -> int:
@@ -284,7 +284,7 @@ class FramePredictor:
             return np.concatenate([colour, opaque[..., :1]], axis=-1)
         if follows_paths(self.model):
             if isinstance(path := self.model, PathPredictor):
-                return motion.predict_along(frames, motion.follow(flows, times, t, path.frames, path.trusted))
+                return blending.predict_along(frames, motion.follow(flows, times, t, path.frames, path.trusted))
             return predict_weighed(self.model, frames, motion.follow(flows, times, t))
         position = (t - times[slots[2]]) / (times[slots[3]] - times[slots[2]])
         neighbours = np.stack([frames[slot] for slot in fill_gaps(slots)])[None]

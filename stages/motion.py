@@ -1,4 +1,4 @@
-"""Find, follow, turn round, fetch, weigh: the classic that moves pixels (notebook 07), in numpy and OpenCV.
+"""Find, follow, turn round, fetch: where the classic finds pixels (notebook 07), in numpy and OpenCV.
 
 A flow `[h, w, 2]` says for each pixel (x, y) of one frame where it is in another: at (x + flow[0], y + flow[1]).
 Flows are found on a copy of about 320x180 px, the grid, and paths are followed there: at 640x360 px a dense inverse
@@ -223,126 +223,8 @@ def lay_path(moved: np.ndarray, trust: np.ndarray, moments, position: float) -> 
 
 
 def fetch(frame: np.ndarray, shift: np.ndarray, kernel: int = cv2.INTER_CUBIC) -> np.ndarray:
-    """Pixels fetched from where `shift` says: uint8 `[H, W, 3]`.
-
-    Args:
-        frame: uint8 `[H, W, 3]`.
-        shift: float32 `[h, w, 2]`, px of the grid.
-        kernel: OpenCV's, between pixels.
-    """
+    """Pixels, uint8 `[H, W, 3]`, fetched from where `shift` says: float32 `[h, w, 2]`, px of the grid."""
     height, width = frame.shape[:2]
     scale = np.array([width / shift.shape[1], height / shift.shape[0]], np.float32)
     at = cv2.resize(shift * scale, (width, height), interpolation=cv2.INTER_LINEAR)
     return sample(frame, cv2.add(at, pixel_grid(height, width)), kernel)
-
-
-def inside(shift: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Trust in what is fetched from near or beyond the edges of a frame of `size` (height, width): float32 `[H, W]`.
-
-    It is 1 inside, and e to the power of minus the distance in px outside. `shift` is as in `fetch`.
-    """
-    height, width = shift.shape[:2]
-    at, beyond = pixel_grid(height, width) + shift, 0.0
-    for k, (side, whole) in enumerate(((width, size[1]), (height, size[0]))):
-        beyond = np.maximum(beyond, np.abs(at[..., k] - np.clip(at[..., k], 0, side - 1)) * np.float32(whole / side))
-    return cv2.resize(np.exp(-beyond), size[::-1])
-
-
-def difference(first: np.ndarray, second: np.ndarray, size: int = 1) -> np.ndarray:
-    """Largest channel difference of two pictures, uint8 `[H, W, 3]`, averaged over `size` px: float32 `[H, W]`."""
-    red, green, blue = cv2.split(cv2.absdiff(first, second))
-    return cv2.blur(cv2.max(cv2.max(red, green), blue).astype(np.float32), (size, size))
-
-
-def above(values: np.ndarray, threshold: float, softness: float) -> np.ndarray:
-    """Soft step: 0 far below the threshold, 1 far above it."""
-    return 1 / (1 + np.exp(np.clip((threshold - values) / softness, -50, 50)))
-
-
-def stand_still(fetched: list, along: list, standing: list) -> np.ndarray:
-    """Weight of the inner frames as they stand, against what was fetched: float32 `[H, W]`, 0 to 1.
-
-    A caption stands still before something that moves, and its flow is pulled along or not found at all. Two signs:
-    what was fetched differs, and what stands there agrees; or the two frames agree at a pixel, and by the pixel's own
-    flow they should not, so that flow is wrong. (Before a background that stands, flow is 0, and nothing is triggered.)
-
-    Args:
-        fetched: each side's own pixel, uint8 `[H, W, 3]`.
-        along: for each inner frame the other one, fetched by the flow at the pixel itself, uint8 `[H, W, 3]`.
-        standing: the two inner frames.
-    """
-    still, at_pixel = difference(*standing, 3), difference(*standing)
-    differs = np.exp(-still / 16) * above(difference(*fetched, 3) - still, 4, 3)
-    by_flow = np.minimum(*(difference(frame, other, 5) for frame, other in zip(standing, along)))
-    wrong = np.exp(-at_pixel / 8) * above(by_flow - at_pixel, 7, 2)
-    return (1 - (1 - differs) * (1 - wrong)).astype(np.float32)
-
-
-def weigh(pairs: list, stand: np.ndarray, position: float) -> list[np.ndarray]:
-    """Weights of five pictures by the classic's rule: those of both pairs, and the average of the frames as they stand.
-
-    A pair is what one side says: the pixel in the frame before and the same one in the frame after. It counts the less
-    the less its two pixels agree, and the less both sides agree on the way: that is how what is hidden in one of the
-    frames looks. Pixels from beyond a frame count less, too.
-
-    Args:
-        pairs: for each side the two fetched pictures, uint8 `[H, W, 3]`; `inside` of both; and how much the two sides
-            agree on the way, float32 `[H, W]`, 0 to 1.
-        stand: weight of the average, float32 `[H, W]`.
-        position: of the wanted moment between the inner frames, 0 to 1.
-
-    Returns:
-        Five of float32 `[H, W]`, whose sum is 1.
-    """
-    weights = []
-    for pictures, within, agree in pairs:
-        red, green, blue = cv2.split(cv2.absdiff(*pictures))
-        differ = cv2.blur(cv2.add(cv2.add(red, green, dtype=cv2.CV_32F), blue, dtype=cv2.CV_32F), (5, 5))
-        agree = agree * np.exp(differ / -90) + 1e-6
-        weights += [agree * (share * trust + 1e-6) for share, trust in zip((1 - position, position), within)]
-    scale = (1 - stand) / sum(weights)
-    return [*(weight * scale for weight in weights), stand]
-
-
-def blend(pictures: list, weights: list) -> np.ndarray:
-    """Weighted mean of pictures, uint8 `[H, W, 3]`, with weights float32 `[H, W]`, whatever their sum."""
-    while len(pictures) > 1:  # in pairs, because cv2 blends two
-        rest = len(pictures) // 2 * 2
-        pairs = list(zip(pictures[:rest:2], pictures[1:rest:2], weights[:rest:2], weights[1:rest:2]))
-        pictures = [cv2.blendLinear(*pair) for pair in pairs] + pictures[rest:]
-        weights = [before + after for *_, before, after in pairs] + weights[rest:]
-    return pictures[0]
-
-
-def between_sides(paths: Paths, side: int) -> np.ndarray:
-    """How far a side ends from where the other side fetches: float32 `[h, w]`, px of the grid."""
-    apart = paths.shifts[side] + paths.across[side] - paths.shifts[1 - side]
-    return np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
-
-
-def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What there is to blend, and how much of each by the classic's rule.
-
-    Args:
-        frames: n of uint8 `[H, W, 3]`; the inner two of the paths are read.
-        paths: from `follow`.
-
-    Returns:
-        Five of uint8 `[H, W, 3]`: what is found by the paths from the frame before, in it and in the one after; the
-        same by the paths from the frame after; the average of the two as they stand. And `weigh` of these.
-    """
-    standing, pairs = [frames[slot] for slot in paths.slots[2:4]], []
-    size = standing[0].shape[:2]
-    for side in range(2):
-        both = [paths.shift_to(side, slot) for slot in (2, 3)]
-        fetched, within = zip(*((fetch(frame, shift), inside(shift, size)) for frame, shift in zip(standing, both)))
-        pairs.append((fetched, within, cv2.resize(np.exp(between_sides(paths, side) / -6), size[::-1])))
-    along = [fetch(frame, flow, cv2.INTER_LINEAR) for frame, flow in zip(standing[::-1], paths.flows)]
-    stand = stand_still([pairs[0][0][0], pairs[1][0][1]], along, standing)
-    average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
-    return [*pairs[0][0], *pairs[1][0], average], weigh(pairs, stand, paths.position)
-
-
-def predict_along(frames, paths: Paths) -> np.ndarray:
-    """Frame at the wanted moment, by the classic: `fetch_pictures`, blended; uint8 `[H, W, 3]`."""
-    return blend(*fetch_pictures(frames, paths))

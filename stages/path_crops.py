@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import vfi_utils as vfi
-from stages import evidence, markers, models, motion
+from stages import blending, evidence, markers, models, motion
 
 SPACINGS = {  # times of six neighbours around the frame at 0, and how often they are drawn
     (-5, -3, -1, 1, 3, 5): 0.5,  # a video's own
@@ -105,13 +105,13 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         random: draws the places.
 
     Returns:
-        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 9]`, "description" float16 `[c / 2, c / 2, 39]`,
+        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 11]`, "description" float16 `[c / 2, c / 2, 39]`,
         and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(neighbours, paths)
-    by_rule = motion.blend([*pictures[: evidence.RULED - 1], pictures[-1]], weights)
+    by_rule = blending.blend(pictures, weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
     height, width = (side // 2 * 2 for side in truth.shape[:2])
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
@@ -146,7 +146,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
             f"crop = {crop} px must be a multiple of 16, and one of {len(frames)} sequences must have three frames."
         )
     chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
-    drawn = SPACINGS, SHAKEN, CAPTIONED, evidence.PICTURES, evidence.RULED
+    drawn = SPACINGS, SHAKEN, CAPTIONED, evidence.PICTURES
     settings = vfi.digest(str((chosen, crop, seed, *drawn)))
     folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
     files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]

@@ -13,7 +13,7 @@ from keras import layers, ops
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
-from stages import evidence, interpolation, models, motion, path_crops, training
+from stages import blending, evidence, interpolation, models, motion, path_crops, training
 from stages import layers as moving
 from stages.models import load_model, predict_between
 
@@ -178,7 +178,7 @@ def test_upsampling_is_bilinear():
 
 def some_pictures():
     pictures = RANDOM.integers(0, 256, (2, 6, 8, 3 * evidence.PICTURES + 6), dtype=np.uint8)
-    rule = RANDOM.dirichlet(np.ones(evidence.RULED), (2, 6, 8)).astype(np.float32)
+    rule = RANDOM.dirichlet(np.ones(evidence.PICTURES), (2, 6, 8)).astype(np.float32)
     return pictures, rule
 
 
@@ -186,23 +186,23 @@ def test_evidence_compares_brightness_with_the_average():
     pictures, rule = some_pictures()
     seen = ops.convert_to_numpy(moving.Evidence()(pictures, rule))
     grey = pictures.reshape(2, 6, 8, -1, 3) @ np.array([0.299, 0.587, 0.114]) / 255
-    assert seen.shape == moving.Evidence().compute_output_shape(pictures.shape, rule.shape) == (2, 6, 8, 22)
+    assert seen.shape == moving.Evidence().compute_output_shape(pictures.shape, rule.shape) == (2, 6, 8, 24)
     average = evidence.PICTURES - 1
     assert np.allclose(seen[..., average], grey[..., average] - 0.5, atol=1e-5)
     for other in (2, average + 2):
         assert np.allclose(seen[..., other], 4 * (grey[..., other] - grey[..., average]), atol=1e-5)
-    assert np.allclose(seen[..., 13:], rule, atol=1e-6)
+    assert np.allclose(seen[..., 13:], rule / (1 + rule), atol=1e-6), "a weight may be large"
 
 
 def test_blend_is_what_the_rule_says_until_it_is_corrected():
     pictures, rule = some_pictures()
     nothing = np.zeros((2, 6, 8, evidence.PICTURES), np.float32)
-    known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, [*range(evidence.RULED - 1), evidence.PICTURES - 1]] / 255
+    known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, : evidence.PICTURES] / 255
     part = rule / rule.sum(-1, keepdims=True)
     by_rule = (known * part[..., None]).sum(axis=-2)
     assert np.abs(ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, nothing)) - by_rule).max() < 0.04
     chosen = nothing.copy()
-    chosen[..., 9] = 20  # one that no rule uses
+    chosen[..., 9] = 20
     blended = ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, chosen))
     assert np.abs(blended - pictures[..., 27:30] / 255).max() < 1e-3
 
@@ -216,7 +216,7 @@ def test_blend_in_training_and_in_use_agree():
     in_training = moving.Blend(evidence.LEAST)(seen[0][None], seen[1][None], correction[None])
     in_training = vfi.to_uint8(ops.convert_to_numpy(in_training))[0].astype(int)
 
-    in_use = motion.blend(pictures, evidence.correct(weights, correction))
+    in_use = blending.blend(pictures, evidence.correct(weights, correction, frames[0].shape[:2]))
     difference = np.abs(in_training[: in_use.shape[0]] - in_use)
     assert difference.mean() < 0.5 and difference.max() <= 2
 
@@ -237,10 +237,25 @@ def test_one_sided_paths_know_nothing_of_the_other_side():
     assert np.array_equal(evidence.one_sided(paths_of(pair, (-1, 1)), 1), paths_of(pair, (-1, 1)).shifts[1])
 
 
+def test_what_one_side_says_alone_moves_as_the_camera_does():
+    """A hand that turns round: the straight line overshoots, and the median of all paths knows by how much."""
+    paths = paths_of(list(shaken_street(VIDEO)))
+    turned = dataclasses.replace(paths, shifts=paths.shifts + np.float32([3, -2]))
+    for side in range(2):
+        straight = evidence.one_sided(paths, side)
+        (shift, further), (turned_shift, turned_further) = (evidence.alone(known, side) for known in (paths, turned))
+        assert (
+            np.abs(turned_shift - shift - [3, -2]).max() < 0.01
+            and np.abs(turned_further - further - [3, -2]).max() < 0.01
+        )
+        assert np.median(np.abs(shift - straight)) < 0.3, "this camera moves evenly, but for fractions of a px"
+        assert np.abs(np.median(further - 3 * shift, axis=(0, 1))).max() < 1, "the next frame is three times as far"
+
+
 def test_outer_frames_lie_over_the_middle_and_neighbours_stand_for_those_that_are_missing():
     *frames, truth = shaken_street((*VIDEO, 0))
     pictures, weights = evidence.gather(frames, paths_of(frames))
-    assert (len(pictures), len(weights)) == (evidence.PICTURES, evidence.RULED)
+    assert len(pictures) == len(weights) == evidence.PICTURES
     inside = np.s_[:, 16:-16, 24:-24]
     moved, still = np.stack(pictures[4:8])[inside], np.stack([frames[slot] for slot in (1, 0, 4, 5)])[inside]
     truth = truth[None].repeat(4, axis=0)[inside]
@@ -251,7 +266,8 @@ def test_outer_frames_lie_over_the_middle_and_neighbours_stand_for_those_that_ar
     assert not np.array_equal(four[4], four[6])
     assert min(weights[4].mean(), weights[6].mean()) > 0.05 and not np.any(weights[5:8:2])
     two, weights = evidence.gather(frames[2:4], paths_of(frames[2:4], VIDEO[2:4]))
-    assert all(np.array_equal(two[k], two[0 if k < 6 else 3]) for k in range(4, 8)) and not np.any(weights[4:8])
+    assert all(np.array_equal(two[k], two[0 if k < 6 else 3]) for k in range(4, 8)) and not np.any(weights[4:10])
+    assert np.abs(two[8].astype(int) - two[0]).mean() < 5, "alone as with the other, but for the kernel"
     halfway, late = (
         evidence.gather(frames, dataclasses.replace(paths_of(frames), position=position))[1] for position in (0.5, 0.75)
     )
@@ -422,7 +438,7 @@ def test_large_frames_are_shrunk_to_what_the_network_sees():
 
 def test_crops_are_what_the_network_sees_and_truth_fits(crops):
     part = np.load(crops[0])
-    assert part["pictures"].shape == (80, 80, 39) and part["rule"].shape == (80, 80, 9)
+    assert part["pictures"].shape == (80, 80, 39) and part["rule"].shape == (80, 80, 11)
     assert part["description"].shape == (40, 40, 39) and part["truth"].shape == (80, 80, 3)
     scores = []
     for path in crops:

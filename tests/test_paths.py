@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vfi_utils as vfi
-from stages import interpolation, models, motion
+from stages import blending, interpolation, models, motion
 
 ARTICLE, VIDEO = (-3, -2, -1, 1, 2, 3), (-5, -3, -1, 1, 3, 5)
 HEIGHT, WIDTH = 90, 160
@@ -134,6 +134,38 @@ def test_a_caption_over_moving_footage_stands_still(speed, size, thickness):
     predicted = models.predict_between(models.load_model("path"), np.stack(frames)[None], VIDEO, 0)[0]
     assert letters.sum() > 100
     assert np.abs(predicted.astype(int) - truth)[letters].mean() < 3
+
+
+@pytest.mark.parametrize("there", [slice(1, 6), slice(0, 5), slice(1, 4)])
+def test_a_caption_that_comes_or_goes_stands_as_long_as_it_is_there(there):
+    frames = [texture(6 * time) for time in VIDEO]
+    for frame in frames[there]:
+        cv2.putText(frame, "A caption 12", (14, 60), cv2.FONT_HERSHEY_DUPLEX, 0.8, (255,) * 3, 2, cv2.LINE_AA)
+    letters = np.min(frames[2:4], axis=(0, 3)) > 250
+    predicted = models.predict_between(models.load_model("path"), np.stack(frames)[None], VIDEO, 0)[0]
+    assert np.abs(predicted[letters].astype(int) - 255).mean() < 10
+    assert np.abs(texture(0)[letters].astype(int) - 255).mean() > 80, "there is something to see"
+
+
+def test_what_agrees_in_two_frames_by_chance_does_not_stand():
+    same, moved, other = (texture(place) for place in (0, 4, 9))
+    fetched, along = [moved, other], [moved, other]
+    alone = blending.stand_still(fetched, along, [same, same], [])
+    beside = blending.stand_still(fetched, along, [same, same], [(same, moved), (same, other)])
+    still = blending.stand_still(fetched, along, [same, same], [(same, same), (same, other)])
+    assert np.median(alone) > 0.9 and np.median(still) > 0.9 and np.median(beside) < 0.2
+
+
+def test_what_one_side_hides_is_taken_from_the_other():
+    """A block comes in from the right: what it covers after the middle is still to be seen in the frames before."""
+    frames = [texture(time) for time in (*VIDEO, 0)]
+    for time, frame in zip((*VIDEO, 0), frames):
+        frame[30:70, 110 + 8 * -time :] = (250, 40, 40)
+    flows = motion.find_flows([motion.grid_copy(frame) for frame in frames[:6]])
+    six, two = (blending.fetch_pictures(frames[:6], motion.follow(flows, VIDEO, 0, count))[1] for count in (6, 2))
+    covered = np.s_[17:33, 52:54]  # of the copies of half the size; the block's edge is at 110 px in the middle
+    share = [(np.sum(weights[:4:2], 0) / np.sum(weights[:4], 0))[covered].mean() for weights in (six, two)]
+    assert share[0] > share[1] + 0.05, "the frame before counts more, because the one before it shows the same"
 
 
 def test_what_passes_a_background_that_stands_is_not_erased():

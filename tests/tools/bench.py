@@ -29,7 +29,7 @@ from PIL import Image
 import publish
 import vfi_utils as vfi
 from definitions import definitions
-from stages import evidence, ffmpeg, mot17, motion, training
+from stages import blending, evidence, ffmpeg, mot17, motion, training
 from stages import sample_street as street
 from stages.models import gpu_name, inside, load_model, predict_middle
 
@@ -199,7 +199,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(frames, paths)
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
-    correction, known = network.predict_on_batch(seen)[0], [*pictures[:4], pictures[-1]]
+    correction, known = network.predict_on_batch(seen)[0], blending.fetch_pictures(frames, paths)
 
     def milliseconds(step) -> float:
         seconds = []
@@ -212,12 +212,12 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
     taken = {
         "path, find (two flows)": milliseconds(lambda: motion.find_flows(copies[2:4])),
         "path, follow": milliseconds(lambda: motion.follow(flows, times, 0)),
-        "path, fetch and weigh": milliseconds(lambda: motion.fetch_pictures(frames, paths)),
-        "path, blend": milliseconds(lambda: motion.blend(known, weights)),
+        "path, fetch and weigh": milliseconds(lambda: blending.fetch_pictures(frames, paths)),
+        "path, blend": milliseconds(lambda: blending.blend(*known)),
         "motion, look": milliseconds(lambda: evidence.look(frames, paths, pictures, weights)),
         "motion, network": milliseconds(lambda: network.predict_on_batch(seen)),
         "motion, correct and blend": milliseconds(
-            lambda: motion.blend(pictures, evidence.correct(weights, correction))
+            lambda: blending.blend(pictures, evidence.correct(weights, correction, frames[0].shape[:2]))
         ),
     }
     more = milliseconds(lambda: evidence.gather(frames, paths)) - taken["path, fetch and weigh"]
@@ -249,7 +249,8 @@ ours, started = made.frames / (time.perf_counter() - started), time.perf_counter
 even = f"minterpolate=fps={made.rate}:mi_mode=mci:mc_mode=aobmc:vsbmc=1"
 with ffmpeg.run("-i", source, "-vf", even, *ffmpeg.H264, source.with_name("ffmpeg.mp4")):
     pass
-print(ours, planning.read_facts(source.with_name("ffmpeg.mp4"))[0].frames / (time.perf_counter() - started))
+seconds = time.perf_counter() - started
+print(ours, planning.read_facts(source.with_name("ffmpeg.mp4"))[0].frames / seconds)
 """
 
 

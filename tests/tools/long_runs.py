@@ -30,7 +30,7 @@ import pandas as pd
 import vfi_utils as vfi
 from definitions import definitions, network
 from publish import ALIKE, close_windows
-from stages import motion, training
+from stages import blending, motion, training
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name
 from stages.frames import get_frames
@@ -83,7 +83,7 @@ def move(neighbours: np.ndarray) -> np.ndarray:
         flows = motion.find_flows([motion.grid_copy(frame) for frame in window])
         paths = motion.follow(flows, vfi.window_times(), 0)
         six = [motion.fetch(frame, paths.shift_to(slot // 3, slot)) for slot, frame in enumerate(window)]
-        moved.append([*six[:3], *[motion.predict_along(window, paths)] * 2, *six[3:]])
+        moved.append([*six[:3], *[blending.predict_along(window, paths)] * 2, *six[3:]])
     return np.array(moved)
 
 

@@ -40,8 +40,9 @@ def difference(first: np.ndarray, second: np.ndarray, size: int = 1) -> np.ndarr
 
 
 def above(levels: np.ndarray, threshold: float, softness: float) -> np.ndarray:
-    """Soft step of levels, uint8: 0 far below the threshold, 1 far above it; float32."""
-    return cv2.LUT(levels, (1 / (1 + np.exp((threshold - np.arange(256)) / softness))).astype(np.float32))
+    """Soft step of levels, uint8: 0 at level 0, one half about the threshold, 1 far above it; float32."""
+    steps = 1 / (1 + np.exp((threshold - np.arange(256)) / softness))
+    return cv2.LUT(levels, ((steps - steps[0]) / (1 - steps[0])).astype(np.float32))
 
 
 def small(levels: np.ndarray, scale: float) -> np.ndarray:

@@ -85,8 +85,9 @@ def test_what_six_frames_bring_is_the_camera_as_the_pages_say():
     before, after = (f"{(six - two)[name]:.2f} dB" for name in ("as predicted", "moved, turned, stretched"))
     clips = table.pivot(index="footage", columns="model", values="moved, turned, stretched")
     left = (clips["path, 6 frames"] - clips["path, 2 frames"]).sort_values(ascending=False)
-    said = f"of {before} that six frames bring {after} are left: {left.iloc[0]:.1f} on `{left.index[0]}`, whose waves"
-    said += f" move by themselves, {left.iloc[1]:.1f} on `{left.index[1]}`, and {left.iloc[-1]:.1f} to {left.iloc[2]:.1f} on the six others"
+    first, second, *others = (f"{gain:.1f}" for gain in left)
+    said = f"of {before} that six frames bring {after} are left: {first} on `{left.index[0]}`, whose waves move by"
+    said += f" themselves, {second} on `{left.index[1]}`, and {others[-1]} to {others[0]} on the six others"
     assert said in " ".join((vfi.ASSETS / "RESULTS.md").read_text(encoding="utf-8").split())
     assert 0.9 < six["moved, turned, stretched"] - six["as predicted"] < 1.3, "about a dB"
     video = pd.read_csv(vfi.ASSETS / "results_video.csv").query("spacing == 'video' and model == 'path, 2 frames'")

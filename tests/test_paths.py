@@ -156,6 +156,15 @@ def test_what_agrees_in_two_frames_by_chance_does_not_stand():
     assert np.median(alone) > 0.9 and np.median(still) > 0.9 and np.median(beside) < 0.2
 
 
+def test_steps_of_whole_pixels_are_exact_also_where_little_differs():
+    """No rule takes a little of the average where nothing speaks against what was fetched."""
+    faint = np.random.default_rng(0).integers(100, 140, (60, 160, 3), np.uint8)
+    faint = cv2.resize(faint, (480, 180), interpolation=cv2.INTER_CUBIC)
+    *frames, truth = (faint[40:130, 150 + 2 * time : 310 + 2 * time] for time in (*VIDEO, 0))
+    predicted = models.predict_between(models.load_model("path"), np.stack(frames)[None], VIDEO, 0)[0]
+    assert (predicted == truth)[15:-15, 30:-30].all()
+
+
 def test_what_one_side_hides_is_taken_from_the_other():
     """A block comes in from the right: what it covers after the middle is still to be seen in the frames before."""
     frames = [texture(time) for time in (*VIDEO, 0)]

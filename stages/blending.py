@@ -1,7 +1,7 @@
 """Weigh and blend what paths fetch: the classic's rules (notebook 07), in numpy and OpenCV.
 
 Rules look at copies of half the height and width, where noise counts less. Only what stands still, such as the thin
-letters of a caption, is looked for at full size.
+letters of a caption, is looked for at full size, up to `FINE`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from stages.motion import Paths, fetch, pixel_grid
 
 OUTER = (1, 4)  # slots of the frames next to the inner two
+FINE = 1280 * 720  # px: in larger frames letters are not so thin, and what stands still is looked for at half the size
 
 
 def halve(image: np.ndarray) -> np.ndarray:
@@ -126,7 +127,7 @@ def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndar
     Returns:
         Five of uint8 `[H, W, 3]`: what is found by the paths from the frame before, in it and in the one after; the
         same by the paths from the frame after; the average of the two as they stand. And their weights: four of
-        float32 `[H / 2, W / 2]`, 0 to 1, and one `[H, W]`, 0 to 1000.
+        float32 `[H / 2, W / 2]`, 0 to 1, and one of 0 to 1000, `[H, W]` up to `FINE`.
     """
     standing, pictures, pairs, around = [frames[slot] for slot in paths.slots[2:4]], [], [], []
     size, shares = halve(standing[0]).shape[:2], [1 - paths.position, paths.position]
@@ -143,9 +144,11 @@ def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndar
         for side, slot in enumerate(OUTER):
             there = fetch(halve(around[side][1]), paths.shift_to(side, slot), cv2.INTER_LINEAR)
             shares[side] = shares[side] * (0.3 + small(difference(pairs[side][0][side], there, 3), 12))
-    along = [fetch(frame, flow, cv2.INTER_LINEAR) for frame, flow in zip(standing[::-1], paths.flows)]
-    stand = stand_still([pictures[0], pictures[3]], along, standing, around)
     average = cv2.addWeighted(standing[0], 1 - paths.position, standing[1], paths.position, 0)
+    look = halve if average.shape[0] * average.shape[1] > FINE else np.asarray
+    inner, beside = [look(frame) for frame in standing], [(look(frame), look(outer)) for frame, outer in around]
+    along = [fetch(frame, flow, cv2.INTER_LINEAR) for frame, flow in zip(inner[::-1], paths.flows)]
+    stand = stand_still([look(pictures[0]), look(pictures[3])], along, inner, beside)
     return [*pictures, average], [*weigh(pairs, shares), stand / (1.001 - stand)]
 
 

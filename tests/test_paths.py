@@ -136,6 +136,17 @@ def test_a_caption_over_moving_footage_stands_still(speed, size, thickness):
     assert np.abs(predicted.astype(int) - truth)[letters].mean() < 3
 
 
+def test_a_caption_on_a_large_frame_stands_still_too():
+    """Above `FINE` what stands is looked for at half the size; letters are two px thick there."""
+    large = [cv2.resize(texture(3 * time), (1600, 900), interpolation=cv2.INTER_CUBIC) for time in (*VIDEO, 0)]
+    for frame in large:
+        cv2.putText(frame, "A caption 12", (140, 600), cv2.FONT_HERSHEY_DUPLEX, 1.6, (255,) * 3, 2, cv2.LINE_AA)
+    letters = large[-1].min(axis=-1) > 250
+    assert large[0].shape[0] * large[0].shape[1] > blending.FINE
+    predicted = models.predict_between(models.load_model("path"), np.stack(large[:6])[None], VIDEO, 0)[0]
+    assert np.abs(predicted.astype(int) - large[-1])[letters].mean() < 3
+
+
 @pytest.mark.parametrize("there", [slice(1, 6), slice(0, 5), slice(1, 4)])
 def test_a_caption_that_comes_or_goes_stands_as_long_as_it_is_there(there):
     frames = [texture(6 * time) for time in VIDEO]

@@ -14,7 +14,7 @@ import numpy as np
 from stages.motion import Paths, fetch, pixel_grid
 
 OUTER = (1, 4)  # slots of the frames next to the inner two
-FINE = 1280 * 720  # px: in larger frames letters are not so thin, and what stands still is looked for at half the size
+FINE = 960 * 540  # px: in larger frames letters are not so thin, and what stands still is looked for at half the size
 
 
 def halve(image: np.ndarray) -> np.ndarray:

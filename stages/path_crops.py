@@ -128,7 +128,8 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
 def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0) -> list[Path]:
     """Files of crops, three for each of as many random windows; those that exist are kept.
 
-    They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed.
+    They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed, and each version of
+    the code that finds, follows, fetches and weighs.
 
     Args:
         frames: uint8 `[T, H, W, 3]` of each sequence, as `get_frames` returns them.
@@ -146,8 +147,8 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
             f"crop = {crop} px must be a multiple of 16, and one of {len(frames)} sequences must have three frames."
         )
     chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
-    drawn = SPACINGS, SHAKEN, CAPTIONED, evidence.PICTURES
-    settings = vfi.digest(str((chosen, crop, seed, *drawn)))
+    rules = [Path(part.__file__).read_text(encoding="utf-8") for part in (motion, blending, evidence)]
+    settings = vfi.digest(str((chosen, crop, seed, SPACINGS, SHAKEN, CAPTIONED, rules)))
     folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
     files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]
     with markers.locked(folder):

@@ -10,6 +10,8 @@ parts: flow that was not found, things that hide one another, pixels that were f
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import sys
 import time
 from pathlib import Path
@@ -21,12 +23,11 @@ import pandas as pd
 
 import publish
 import vfi_utils as vfi
-from stages import motion
+from stages import blending, motion
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.models import PathPredictor, predict_between
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
-ORDERS = (2, 4, 6)
 WAYS = ("as predicted", "moved", "moved, turned, stretched")
 
 
@@ -52,8 +53,25 @@ def put_right(predicted: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
     return [predicted, *(motion.fetch(predicted, np.ascontiguousarray(shift, np.float32)) for shift in shifts)]
 
 
+def predict_straight(neighbours: np.ndarray, times, t: float) -> np.ndarray:
+    """Frames by `path` along straight lines through the inner two frames, with the rules that look at all six.
+
+    uint8 `[B, 6, H, W, 3]` -> `[B, H, W, 3]`. What six frames bring as places is what `path` has more than this.
+    """
+    made = []
+    for frames in neighbours:
+        flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
+        curve, line = (motion.follow(flows, times, t, count) for count in (6, 2))
+        made.append(blending.predict_along(frames, dataclasses.replace(curve, shifts=line.shifts, across=line.across)))
+    return np.stack(made)
+
+
+CLASSICS = {f"path, {count} frames": functools.partial(predict_between, PathPredictor(count)) for count in (2, 4, 6)}
+CLASSICS["straight, the rules of 6"] = predict_straight
+
+
 def measure_clip(clip) -> list[dict]:
-    """PSNR of `path` through 2, 4 and 6 frames on windows of one clip, as predicted and put right.
+    """PSNR of `CLASSICS` on windows of one clip, as predicted and put right.
 
     A frame is put right only where that makes it better: else it counts as it is.
     """
@@ -61,12 +79,12 @@ def measure_clip(clip) -> list[dict]:
     windows = vfi.build_windows({clip.sequence: clip.frames}, spacing="video")
     neighbours, truths = vfi.take_windows(frames, vfi.spread(windows, WINDOWS_PER_CLIP).drop_duplicates())
     rows = []
-    for order in ORDERS:
-        made = predict_between(PathPredictor(order), neighbours, vfi.window_times("video"), 0)
+    for name, predict in CLASSICS.items():
+        made = predict(neighbours, vfi.window_times("video"), 0)
         for frame, truth in zip(made, truths, strict=True):
             scores = [vfi.psnr(way[None], truth[None])[0] for way in put_right(frame, truth)]
             better = dict(zip(WAYS, np.maximum(scores, scores[0]), strict=True))
-            rows.append({"footage": clip.sequence, "model": f"path, {order} frames", **better})
+            rows.append({"footage": clip.sequence, "model": name, **better})
     return rows
 
 

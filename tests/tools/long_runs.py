@@ -57,10 +57,10 @@ FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
 
 def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
     """Notebook 06's network, or 03's; a control has the last layer's first weights of the other head."""
-    small = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
+    of_06 = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
 
     def make(head: str) -> keras.Model:
-        return network(FULL[head], seed) if "full" in control else small(head, frames, seed=seed)
+        return network(FULL[head], seed) if "full" in control else of_06(head, frames, seed=seed)
 
     model = make(head)
     if control.endswith(("small", "he")):

@@ -95,9 +95,7 @@ def write_captions(frames: list[np.ndarray], random: np.random.Generator) -> Non
 
 
 def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random.Generator) -> list[dict]:
-    """Up to three crops of one window: what `evidence.look` shows, and the ground truth.
-
-    Crops are drawn where the rules are wrong more often than elsewhere: there is something to learn.
+    """Three crops of one window, from anywhere: what `evidence.look` shows, and the ground truth.
 
     Args:
         neighbours, times, truth: of `random_window`.
@@ -111,14 +109,11 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(neighbours, paths)
-    by_rule = blending.blend(pictures, weights)
     pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
     height, width = (side // 2 * 2 for side in truth.shape[:2])
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
-    wrong = cv2.blur(cv2.absdiff(by_rule, truth).astype(np.float32).mean(axis=-1), (crop, crop))
     for _ in range(CROPS_PER_WINDOW):
-        corners = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1], size=(3, 2))
-        y, x = max(corners[: random.choice([1, 3])], key=lambda corner: wrong[tuple(corner + crop // 2 - 1)])
+        y, x = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1])
         whole, half = np.s_[y : y + crop, x : x + crop], np.s_[y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
         crops.append({"pictures": pictures[whole], "rule": rule[whole].astype(np.float16), "truth": truth[whole]})
         crops[-1]["description"] = description[half].astype(np.float16)

@@ -101,28 +101,22 @@ def publish_why(name: str, called: str) -> None:
 
 
 def why_table(path: Path) -> str:
-    """Return the README's log of notebook 06's runs: a line a change, means over the seeds."""
+    """Return the log of notebook 06's runs: a line a change, means over the seeds."""
     table = pd.read_csv(path)
-    rows = ["| head-frames-windows | parameters | minutes | train | test | lowest to highest | where it moves |"]
-    rows.append("|---|" + "---:|" * 6)
+    titles = "head-frames-windows, seeds, steps, parameters, minutes, train, test, lowest to highest, where it moves"
+    rows = [f"| {titles.replace(', ', ' | ')} |", "|---|" + "---:|" * 8]
     for change, part in table.groupby("change", sort=False):
         mean, test = part.mean(numeric_only=True), part.test_psnr
-        cells = [
-            change,
-            f"{mean.parameters:,.0f}",
-            f"{mean.minutes:.1f}",
-            f"{mean.train_psnr:.2f}",
-            f"{mean.test_psnr:.2f}",
-        ]
+        cells = [change, *((f"{len(part)}", f"{mean.steps:,.0f}") if mean.steps else ("-", "-"))]
+        cells += [f"{mean.parameters:,.0f}", f"{mean.minutes:.1f}", f"{mean.train_psnr:.2f}", f"{mean.test_psnr:.2f}"]
         cells += [f"{test.min():.2f} to {test.max():.2f}" if len(test) > 1 else "-", f"{mean.psnr_moving:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
-    first, seeds = table.iloc[0], table[table["head"] != "average"].groupby("change").seed.nunique()
-    several = f"{'-'.join(map(str, sorted({*seeds})))} seeds, {table.steps.max():,} steps each"
+    first = table.iloc[0]
     by = "[notebook 06](notebooks/06_why_it_ghosts.ipynb)"
     if "long" in path.stem:
-        by = "[long_runs.py](../tests/tools/long_runs.py), with that notebook's networks"
+        by = "[long_runs.py](../tests/tools/long_runs.py), with that notebook's networks (full: 03's)"
     caption = (
-        f"*{first.data}: PSNR in dB, means over {several}; bn is batch normalisation. "
+        f"*{first.data}: PSNR in dB, means over the seeds; bn is batch normalisation. "
         f"Measured {first.date} at commit {first.commit} by {by}.*"
     )
     return "\n".join([*rows, "", caption])

@@ -40,7 +40,7 @@ def choose_budget(name: str = "", **chosen) -> Budget:
 
     On a GPU an epoch goes once through MOT17's 1320 windows. Without one the runs are short enough to wait for.
     """
-    suits = {"epochs": 4, "steps_per_epoch": 80, "batch_size": 8, "crop": 32}
+    suits = {"epochs": 3, "steps_per_epoch": 80, "batch_size": 8, "crop": 32}
     if models.gpu_name():
         suits = {"epochs": 120, "steps_per_epoch": 83, "batch_size": 16, "crop": 64}
     if vfi.fast():

@@ -2,7 +2,7 @@
 
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
 python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
-python tests/tools/long_runs.py street --seeds 2 --only direct-6-every-full direct-6-every-full-small
+python tests/tools/long_runs.py street --steps 2000 --seeds 2 --only direct-6-every-full residual-6-every-full
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
@@ -53,6 +53,18 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     *((head, 6, "every", "full") for head in HEADS),
 ]
 FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
+INSTEAD_OF = {  # controls and longer runs, each with what it differs from in one thing: notebook 06 compares them
+    **{f"{head}-6-twice": f"{head}-6-all" for head in HEADS},
+    "direct-6-all-small": "direct-6-all",
+    "residual-6-all-he": "residual-6-all",
+    "direct-6-all-charbonnier": "direct-6-all",
+    "residual-6-moved": "path",
+    "direct-6-all-15000": "direct-6-eighth-15000",
+    "direct-2-all-15000": "direct-6-all-15000",
+    "residual-6-all-15000": "direct-6-all-15000",
+    "residual-6-every-full-2000": "direct-6-every-full-2000",
+    "direct-6-every-full-small-2000": "direct-6-every-full-2000",
+}
 
 
 def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
@@ -110,6 +122,12 @@ def measure(model, learned: tuple, test: tuple) -> dict:
     return {"train_psnr": train, "test_psnr": scores.psnr} | scores[["psnr_moving", "beats_average"]].to_dict()
 
 
+def keep(rows: list[dict], target: Path) -> None:
+    """Write the table; a change that is compared with another one's runs names it."""
+    table = pd.DataFrame(rows).drop(columns="instead_of", errors="ignore").fillna(0).round(4)
+    vfi.write_atomic(target, table.assign(instead_of=table.change.map(INSTEAD_OF)).to_csv(index=False))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="as in the notebook")
@@ -163,8 +181,9 @@ def main() -> None:
             row["minutes"] = len(seconds) * seconds.min() / 60  # the machine has other work, too
             whole = functools.partial(predict_moved, model) if data == "moved" else model
             rows.append(row | measure(whole, used, test))
-            vfi.write_atomic(target, pd.DataFrame(rows).fillna(0).round(4).to_csv(index=False))
+            keep(rows, target)
             print(f"{run}: test {rows[-1]['test_psnr']:.2f} dB", flush=True)
+    keep(rows, target)
 
 
 if __name__ == "__main__":

@@ -66,10 +66,10 @@ def describe(paths: motion.Paths, fit) -> np.ndarray:
     for side in range(2):
         described += [*paths.bends[side, outer], one_sided(paths, side) - paths.shifts[side]]
         described += [paths.across[side] / 4, blending.between_sides(paths, side)]
-    distances = np.arcsinh(np.dstack([fit(part) for part in described]))
-    trust = np.dstack([fit(part) for part in paths.trust[:, outer].reshape(-1, *paths.trust.shape[2:])])
     known = [float(paths.slots[slot] >= 0) for slot in outer] + [paths.position]
-    return np.dstack([distances, trust, np.full((*distances.shape[:2], len(known)), known, np.float32)])
+    seen = [np.arcsinh(fit(part)) for part in described]
+    seen += [fit(part) for part in paths.trust[:, outer].reshape(-1, *paths.trust.shape[2:])]
+    return cv2.merge([*seen, *(np.full(seen[0].shape[:2], value, np.float32) for value in known)])
 
 
 def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -134,8 +134,8 @@ def look(
         return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
     seen = [fit(picture) for picture in (*pictures, *(frames[slot] for slot in paths.slots[2:4]))]
-    rule = np.stack([fit(weight) for weight in weights], axis=-1)
-    return np.concatenate(seen, axis=-1), rule, describe(paths, lambda part: fit(part, 2))
+    rule = cv2.merge([fit(weight) for weight in weights])
+    return cv2.merge(seen), rule, describe(paths, lambda part: fit(part, 2))
 
 
 def correct(weights: list, correction: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
@@ -151,6 +151,6 @@ def correct(weights: list, correction: np.ndarray, size: tuple[int, int]) -> lis
     """
     height, width = size
     whole = height * width <= WORKING
-    factors = np.exp(np.moveaxis(correction[:height, :width] if whole else correction, -1, 0))
+    factors = map(np.exp, cv2.split(correction[:height, :width] if whole else correction))
     sizes = [(width, height) if whole else weight.shape[::-1] for weight in weights]
     return [(cv2.resize(w, at) + np.float32(LEAST)) * cv2.resize(f, at) for w, f, at in zip(weights, factors, sizes)]

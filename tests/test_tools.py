@@ -224,3 +224,12 @@ def test_what_came_out_of_the_checks_is_what_is_written(capsys):
     written = set(re.findall(r"\d+\.\d", answer.replace("60 dB", "60.0 dB")))
     said = ["1 px, path", "1 px, average", "1 px, through two", "1 px, all places trusted", "2 px, path", "4 px, path"]
     assert written == {numbers[name] for name in (*said, "4 px, average")}
+
+
+def test_a_commit_is_never_taken_for_a_number(monkeypatch):
+    def answer(command, **_):
+        digits = int(next(part for part in command if "--abbrev" in part).partition("=")[2])
+        return subprocess.CompletedProcess(command, 0, "8990674451105a50fa"[:digits] + "\n")
+
+    monkeypatch.setattr(publish.subprocess, "run", answer)
+    assert publish.commit.__wrapped__() == "8990674451105a"

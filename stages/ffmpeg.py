@@ -144,25 +144,7 @@ def encoder_options(codec: str, quality: float | None = None) -> list[str]:
     return ["-c:v", name, option, f"{usual if quality is None else quality:g}", *more]
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Name to write a file under, which gets its own when the context ends without an error."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_frames(*arguments, **options) -> int:
-    """Number of frames written as a video; arguments and errors are those of `feed_frames`."""
-    count, ending = feed_frames(*arguments, **options)
-    ending.close()
-    return count
-
-
-def feed_frames(
+def write_frames(
     path: Path,
     frames: Iterable[np.ndarray],
     rate: Fraction,
@@ -170,14 +152,12 @@ def feed_frames(
     filters: str = "null",
     times: Sequence[int] | None = None,
     pixels: str = "",
-) -> tuple[int, contextlib.ExitStack]:
-    """Number of frames given to an encoder, and a context: when it is closed, the video is whole, and there.
-
-    An encoder keeps dozens of frames to itself until their end: other work can be done while it draws these.
+) -> int:
+    """Number of frames (uint8 `[H, W, 3]`, RGB, or `[H, W, 4]`, RGBA) written as a video, which is there when whole.
 
     Args:
         path: the file.
-        frames: one by one, all of one size: uint8 `[H, W, 3]`, RGB, or `[H, W, 4]`, RGBA.
+        frames: one by one, all of one size.
         rate: frames per second, or, with `times`, ticks per second.
         encoder: options of ffmpeg.
         filters: of ffmpeg, which the frames pass.
@@ -185,12 +165,12 @@ def feed_frames(
         pixels: ffmpeg's format; by default yuv420p for even sizes, and yuv444p for odd ones.
 
     Raises:
-        OSError: if it cannot be written, here or when the context is closed.
+        OSError: if it cannot be written.
     """
-    frames, ending = iter(frames), contextlib.ExitStack()
+    frames, part = iter(frames), path.with_name(f"{path.stem}.part{path.suffix}")
     count, first = 1, next(frames, None)
     if first is None:
-        return 0, ending
+        return 0
     height, width = first.shape[:2]
     rgb, odd = "libx264rgb" in encoder, (height % 2, width % 2)  # colours at half the size need an even one
     pixels = "rgb24" if rgb else pixels or ("yuv444p" if any(odd) else "yuv420p")
@@ -205,13 +185,13 @@ def feed_frames(
         made += ["-video_track_timescale", rate, "-bsf:v", f"setts=duration={times[-1] - times[-2]}"]  # of the last one
     kind, size = "rgba" if first.shape[-1] == 4 else "rgb24", f"{width + edge[1][1]}x{height + edge[0][1]}"
     source = ["-f", "rawvideo", "-pix_fmt", kind, "-s", size, "-r", 25 if times is not None else rate, "-i", "-"]
-    with contextlib.ExitStack() as stack:
-        part = stack.enter_context(whole_file(path))
-        process = stack.enter_context(run(*source, "-vf", filters, *made, f"file:{part}", stdin=subprocess.PIPE))
-        process.stdin.write(np.pad(first, edge, "edge"))
-        for frame in frames:
-            process.stdin.write(np.pad(frame, edge, "edge") if grow else np.ascontiguousarray(frame))
-            count += 1
-        process.stdin.close()
-        ending = stack.pop_all()
-    return count, ending
+    try:
+        with run(*source, "-vf", filters, *made, f"file:{part}", stdin=subprocess.PIPE) as process:
+            process.stdin.write(np.pad(first, edge, "edge"))
+            for frame in frames:
+                process.stdin.write(np.pad(frame, edge, "edge") if grow else np.ascontiguousarray(frame))
+                count += 1
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -71,23 +69,3 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
 def finished(frame) -> np.ndarray:
     """A frame, or the frame that a thread is predicting."""
     return frame.result() if isinstance(frame, Future) else frame
-
-
-def report_progress(frames: Iterable, total: int) -> Iterator:
-    """Frames, passed on; how many, how fast and how long still is printed after 5 s, and then ever less often.
-
-    A terminal shows it on one line, which is written anew every second.
-    """
-    started, terminal = time.perf_counter(), sys.stdout.isatty()
-    due = 1.0 if terminal else 5.0
-    for count, frame in enumerate(frames, start=1):
-        yield frame
-        passed = time.perf_counter() - started
-        if passed >= due and count < total:
-            left = passed / count * (total - count)
-            left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
-            line = f"  {count} of {total} frames, {count / passed:.2f} frames/s, {left} left"
-            print(f"\r{line:<70}" if terminal else line, end="" if terminal else "\n", flush=True)
-            due = passed + (1 if terminal else min(passed, 60))
-    if terminal and due > 1:
-        print()

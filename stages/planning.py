@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import glob
@@ -41,14 +40,6 @@ def parse_rate(text: str | float | Fraction) -> Fraction:
     rate = Fraction(str(text))
     exact = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
     return exact if rate.denominator > 1 and abs(rate - exact) < Fraction(1, 200) else rate
-
-
-def parse_part(text: str) -> slice:
-    """Slice of a list that "3/10" means: every tenth, from the third on."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise argparse.ArgumentTypeError(f"must be like 3/10, not {text}")
-    return slice(int(found[1]) - 1, None, int(found[2]))
 
 
 @dataclass(frozen=True, kw_only=True)

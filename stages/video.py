@@ -11,8 +11,8 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 import vfi_utils as vfi
-from stages import ffmpeg, markers, models, planning, shots, streams
-from stages.interpolation import interpolate_shot, report_progress
+from stages import ffmpeg, interpolation, markers, models, shots, streams
 from stages.planning import SUFFIXES, Plan, Settings, describe, find_source, find_sources, name_targets, plan_video
 
 PART = 48  # frames in a part, at least; an interrupted video goes on after the last whole part
@@ -42,6 +41,26 @@ def finished_parts(folder: Path, settings: dict) -> int:
         if int(path.name[:5]) >= done:
             path.unlink()
     return done
+
+
+def report_progress(frames: Iterable, total: int) -> Iterator:
+    """Frames, passed on; how many, how fast and how long still is printed after 5 s, and then ever less often.
+
+    A terminal shows it on one line, which is written anew every second.
+    """
+    started, terminal = time.perf_counter(), sys.stdout.isatty()
+    due = 1.0 if terminal else 5.0
+    for count, frame in enumerate(frames, start=1):
+        yield frame
+        passed = time.perf_counter() - started
+        if passed >= due and count < total:
+            left = passed / count * (total - count)
+            left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+            line = f"  {count} of {total} frames, {count / passed:.2f} frames/s, {left} left"
+            print(f"\r{line:<70}" if terminal else line, end="" if terminal else "\n", flush=True)
+            due = passed + (1 if terminal else min(passed, 60))
+    if terminal and due > 1:
+        print()
 
 
 def load_for(plan: Plan, name: str):
@@ -91,13 +110,9 @@ def part_bounds(total: int) -> list[int]:
     return [total * k // count for k in range(count + 1)]
 
 
-def write_part(path: Path, frames: Iterable, plan: Plan, settings: Settings, first: int, end: int) -> Callable:
-    """Write one part of a video, the frames with numbers from `first` to `end`.
-
-    Returns:
-        A function that waits until the part is whole, and returns the name of each of its files with its digest.
-    """
-    files, scale, count, ending = [], plan.timescale, 0, contextlib.ExitStack()
+def write_part(path: Path, frames: Iterable, plan: Plan, settings: Settings, first: int, end: int) -> dict[str, str]:
+    """Files of one part of a video, each with its digest; it holds the frames with numbers from `first` to `end`."""
+    files, scale, count = [], plan.timescale, 0
     if plan.codec == "png":
         for count, frame in enumerate(frames, start=1):
             files.append(path.with_name(f"{path.stem}.{first + count:06d}.png"))
@@ -107,17 +122,10 @@ def write_part(path: Path, frames: Iterable, plan: Plan, settings: Settings, fir
         until = [*plan.times, plan.seconds][first : end + 1]
         times = [round((moment - until[0]) * scale) for moment in until] if scale else None
         encoder, filters = ffmpeg.encoder_options(plan.codec, settings.quality), plan.source.writing
-        how = scale or plan.rate, encoder, filters, times, plan.pixels
-        count, ending = ffmpeg.feed_frames(files[0], frames, *how)
-
-    def finish() -> dict[str, str]:
-        ending.close()
-        return {file.name: streams.file_digest(file) for file in files}
-
+        count = ffmpeg.write_frames(files[0], frames, scale or plan.rate, encoder, filters, times, plan.pixels)
     if count < end - first:
-        finish()
         raise OSError(f"{plan.source.path} had more frames when it was read first: run again.")
-    return finish
+    return {file.name: streams.file_digest(file) for file in files}
 
 
 def write_parts(parts: Path, marks: dict, plan: Plan, settings: Settings) -> None:
@@ -130,16 +138,13 @@ def write_parts(parts: Path, marks: dict, plan: Plan, settings: Settings) -> Non
     model = load_for(plan, settings.model)
     rest = shots.shots_from(plan.shots, done, CONTEXT)
     first = rest[0].first
-    with contextlib.closing(frames_from(plan, first)) as read, ThreadPoolExecutor(1) as background:
-        ended = background.submit(int)
-        predict = functools.partial(interpolate_shot, model)
+    with contextlib.closing(frames_from(plan, first)) as read:
+        predict = functools.partial(interpolation.interpolate_shot, model)
         stream = report_progress(shots.interpolate_shots(read, rest, predict, first), plan.frames - done)
         for start, end in itertools.pairwise(bounds[number:]):
             path, frames = parts / f"{bounds.index(start):05d}", itertools.islice(stream, end - start)
-            whole, marker = write_part(path, frames, plan, settings, start, end), path.with_suffix(".json")
-            ended.result()
-            ended = background.submit(lambda to=marker, ask=whole: markers.mark_finished(to, marks, files=ask()))
-        ended.result()
+            files = write_part(path, frames, plan, settings, start, end)
+            markers.mark_finished(path.with_suffix(".json"), marks, files=files)
 
 
 def try_output(parts: Path, plan: Plan, settings: Settings, key: str) -> tuple[streams.Output, dict]:
@@ -167,7 +172,7 @@ def try_output(parts: Path, plan: Plan, settings: Settings, key: str) -> tuple[s
     )
     width, height = (min(made, side) for made, side in zip(plan.size, source.size))
     grey = np.full((height, width, 3 + plan.transparent), 128, np.uint8)
-    write_part(trial / "00000", [grey, grey], plan, settings, 0, 2)()
+    write_part(trial / "00000", [grey, grey], plan, settings, 0, 2)
     try:
         streams.join_parts(trial, [Fraction(1)], output, seconds=1)
     except OSError as error:
@@ -282,6 +287,14 @@ def interpolate_videos(sources: Sequence, targets: Sequence[Path], **options) ->
     return made
 
 
+def parse_part(text: str) -> slice:
+    """Slice of a list that "3/10" means: every tenth, from the third on."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"must be like 3/10, not {text}")
+    return slice(int(found[1]) - 1, None, int(found[2]))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of the command line; `python -m stages.video --help` describes it."""
     for stream in (sys.stdout, sys.stderr):
@@ -307,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--compare", action="store_true", help="write <output>_compare.mp4 as well: the source on the left")
     add("--overwrite", action="store_true", help="replace an output that is there")
     tenth = "3/10: of many inputs, every tenth from the third on"
-    parser.add_argument("--part", type=planning.parse_part, default=slice(None), help=tenth)
+    parser.add_argument("--part", type=parse_part, default=slice(None), help=tenth)
     options = vars(parser.parse_args(arguments))
     names, output, part = options.pop("input"), Path(options.pop("output")), options.pop("part")
     try:

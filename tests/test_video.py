@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from fractions import Fraction
 
@@ -333,22 +332,6 @@ def interrupt_after(monkeypatch, count: int) -> None:
             yield frame
 
     monkeypatch.setattr(shots, "interpolate_shots", stop)
-
-
-def test_the_next_part_is_drawn_while_the_encoder_ends_the_last(tmp_path, monkeypatch):
-    feed, next_one, waited = ffmpeg.feed_frames, threading.Event(), []
-
-    def watched(path, *arguments, **options):
-        count, ending = feed(path, *arguments, **options)
-        if path.parent.name != "trial":
-            ending.callback(lambda: waited.append(next_one.wait(20)) if path.stem == "00000" else None)
-            next_one.set() if path.stem == "00001" else None
-        return count, ending
-
-    monkeypatch.setattr(video, "PART", 9)
-    monkeypatch.setattr(ffmpeg, "feed_frames", watched)
-    video.interpolate_video(write(tmp_path / "a.mp4"), tmp_path / "b.mp4", model="average")
-    assert waited == [True] and len(read(tmp_path / "b.mp4")) == 24
 
 
 @pytest.mark.parametrize("options", [{"model": "path"}, {"fps": 77}, {"times": True, "factor": 3}])

@@ -13,6 +13,7 @@ import cv2
 import keras
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 import check_downloads
@@ -233,3 +234,12 @@ def test_a_commit_is_never_taken_for_a_number(monkeypatch):
 
     monkeypatch.setattr(publish.subprocess, "run", answer)
     assert publish.commit.__wrapped__() == "8990674451105a"
+
+
+def test_long_runs_are_compared_with_runs_that_there_are():
+    made = {"-".join(filter(None, (head, str(frames), data, control))) for head, frames, data, control in long_runs.RUNS}
+    named = {*long_runs.INSTEAD_OF, *long_runs.INSTEAD_OF.values()} - {"path"}
+    assert {re.sub(r"-\d{3,}$", "", name) for name in named} <= made
+    published = pd.read_csv(vfi.ASSETS / "results_why_street_long.csv")
+    assert published.change.map(long_runs.INSTEAD_OF).equals(published.instead_of)
+    assert set(published.instead_of.dropna()) <= set(published.change)

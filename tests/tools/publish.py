@@ -56,9 +56,8 @@ FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80
 
 @functools.cache  # called first by `main`, before anything that is published changes the tree
 def commit() -> str:
-    """Return the commit of the working tree, marked if it has changes; eight digits, or more if a table's reader would
-    take these for a number."""
-    for digits in range(8, 41):
+    """Return the commit of the working tree, marked if it has changes."""
+    for digits in range(8, 41):  # more than eight if a reader of tables would take these for a number
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", f"--abbrev={digits}", "--exclude=*"]
         name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
         if not re.fullmatch(r"\d+(e\d+)?", name):

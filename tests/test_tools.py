@@ -237,7 +237,9 @@ def test_a_commit_is_never_taken_for_a_number(monkeypatch):
 
 
 def test_long_runs_are_compared_with_runs_that_there_are():
-    made = {"-".join(filter(None, (head, str(frames), data, control))) for head, frames, data, control in long_runs.RUNS}
+    made = {
+        "-".join(filter(None, (head, str(frames), data, control))) for head, frames, data, control in long_runs.RUNS
+    }
     named = {*long_runs.INSTEAD_OF, *long_runs.INSTEAD_OF.values()} - {"path"}
     assert {re.sub(r"-\d{3,}$", "", name) for name in named} <= made
     published = pd.read_csv(vfi.ASSETS / "results_why_street_long.csv")

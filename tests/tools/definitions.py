@@ -37,8 +37,10 @@ def definitions(notebook: str, *names: str) -> dict:
     return space | {name: space[name] for name in names}
 
 
-def network(name: str, seed: int = 0):
+def network(name: str, seed: int = 0, **other):
     """Return a network of the series, untrained, as its notebook builds it; `seed` is of a DnCNN's first weights.
+
+    `other` is what else a DnCNN has otherwise than shipped, such as `frames`.
 
     Raises:
         KeyError: if there is none of that name.
@@ -48,4 +50,4 @@ def network(name: str, seed: int = 0):
     variants = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     build.__globals__["SEED"] += 1000 * seed
-    return build(**variants[name], name=name)
+    return build(**variants[name] | other, name=name)

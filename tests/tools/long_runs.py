@@ -3,6 +3,7 @@
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
 python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
 python tests/tools/long_runs.py street --steps 1500 --seeds 2 --only direct-6-every-full residual-6-every-full
+python tests/tools/long_runs.py street --steps 15700 --seeds 1 --only residual-6-every-moved-full
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
@@ -51,6 +52,7 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     *((head, 6, "half", "") for head in HEADS),
     ("direct", 6, "every", "full-small"),
     *((head, 6, "every", "full") for head in HEADS),
+    ("residual", 6, "every-moved", "full"),
 ]
 FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
 INSTEAD_OF = {  # controls and longer runs, each with what it differs from in one thing: notebook 06 compares them
@@ -64,6 +66,7 @@ INSTEAD_OF = {  # controls and longer runs, each with what it differs from in on
     "residual-6-all-15000": "direct-6-all-15000",
     "residual-6-every-full-1500": "direct-6-every-full-1500",
     "direct-6-every-full-small-1500": "direct-6-every-full-1500",
+    "residual-6-every-moved-full-15700": "path",
 }
 
 
@@ -72,7 +75,7 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
     of_06 = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
 
     def make(head: str) -> keras.Model:
-        return network(FULL[head], seed) if "full" in control else of_06(head, frames, seed=seed)
+        return network(FULL[head], seed, frames=frames) if "full" in control else of_06(head, frames, seed=seed)
 
     model = make(head)
     if control.endswith(("small", "he")):
@@ -156,30 +159,31 @@ def main() -> None:
             rows.append(row | measure(baseline, (frames, windows), test))
     budget = training.choose_budget(epochs=10, steps_per_epoch=options.steps // 10, learning_rate=1e-3)
     for head, count, data, control in RUNS:
+        moves = data.endswith("moved")
         change = f"{head}-{count}-{data}" + f"-{control}" * bool(control)
         runs = {f"why-{change}-s{seed}-{name}-{options.steps}": seed for seed in range(options.seeds)}
         missing = {run: seed for run, seed in runs.items() if run not in {row["run"] for row in rows}}
         if not missing or options.only and change not in options.only or data == "twice" and not options.more:
             continue
         used = both if data == "twice" else (frames, vfi.spread(windows, round(SHARES.get(data, 1) * len(windows))))
-        used = (frames, close_windows(frames)) if data == "every" else used
+        used = (frames, close_windows(frames)) if data.startswith("every") else used
         full = (
             {"budget": dataclasses.replace(budget, batch_size=8, crop=64, **ALIKE), "precision": "mixed_bfloat16"}
             if "full" in control
             else {}
         )
-        seen = (*move_all(*used), *move_all(*test)) if data == "moved" else (*used, *test)
+        seen = (*move_all(*used), *move_all(*test)) if moves else (*used, *test)
         for run, seed in missing.items():
             how = {"budget": budget, "seed": seed, "tests": 8, "precision": "float32"}
             how |= {"loss": "charbonnier" if control == "charbonnier" else "mse"} | full
-            network = build(head, 8 if data == "moved" else count, control, seed)
+            network = build(head, 8 if moves else count, control, seed)
             model = training.train_on_crops(network, *seen, name=run, **how)
             steps = f"-{options.steps}" * (options.steps != STEPS)
             row = {"run": run, "head": head, "change": change + steps, "frames": count, "windows": len(used[1])}
             row |= {"batch_norm": bool(full), "seed": seed, "parameters": model.count_params(), "steps": options.steps}
             seconds = pd.read_csv(vfi.work("runs", run, "history.csv")).seconds
             row["minutes"] = len(seconds) * seconds.min() / 60  # the machine has other work, too
-            whole = functools.partial(predict_moved, model) if data == "moved" else model
+            whole = functools.partial(predict_moved, model) if moves else model
             rows.append(row | measure(whole, used, test))
             keep(rows, target)
             print(f"{run}: test {rows[-1]['test_psnr']:.2f} dB", flush=True)

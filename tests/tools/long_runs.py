@@ -35,7 +35,7 @@ from stages import blending, motion, training
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name
 from stages.frames import get_frames
-from stages.models import BASELINES, predict_float, predict_middle
+from stages.models import BASELINES, frames_of, predict_float, predict_middle
 
 STEPS = 5000
 SHARES = {"eighth": 1 / 8, "half": 1 / 2, "all": 1}
@@ -54,16 +54,14 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     *((head, 6, "every", "full") for head in HEADS),
     ("residual", 6, "every-moved", "full"),
 ]
+ZERO = ("frames", "windows", "seed", "parameters", "steps", "minutes", "open_channels")  # of what is no run
 FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
-INSTEAD_OF = {  # controls and longer runs, each with what it differs from in one thing: notebook 06 compares them
+INSTEAD_OF = {  # controls, each with what it differs from in one thing: notebook 06 compares them
     **{f"{head}-6-twice": f"{head}-6-all" for head in HEADS},
     "direct-6-all-small": "direct-6-all",
     "residual-6-all-he": "residual-6-all",
     "direct-6-all-charbonnier": "direct-6-all",
     "residual-6-moved": "path",
-    "direct-6-all-15000": "direct-6-eighth-15000",
-    "direct-2-all-15000": "direct-6-all-15000",
-    "residual-6-all-15000": "direct-6-all-15000",
     "residual-6-every-full-1500": "direct-6-every-full-1500",
     "direct-6-every-full-small-1500": "direct-6-every-full-1500",
     "residual-6-every-moved-full-15700": "path",
@@ -117,6 +115,14 @@ def predict_moved(model, neighbours: np.ndarray) -> np.ndarray:
     return vfi.to_uint8(predict_float(model, move(neighbours)))
 
 
+def open_channels(model, frames: dict, windows: pd.DataFrame) -> int:
+    """How many channels of the last ReLU are ever above 0 in 24 of the windows; one that never is learns no more."""
+    neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 24))
+    last = [layer.output for layer in model.layers if isinstance(layer, keras.layers.ReLU)][-1]
+    given = keras.Model(model.input, last).predict(vfi.innermost(neighbours, frames_of(model)), batch_size=4, verbose=0)
+    return int((given.max(axis=(0, 1, 2)) > 0).sum())
+
+
 def measure(model, learned: tuple, test: tuple) -> dict:
     """The notebook's measures of one model."""
     neighbours, targets = vfi.take_windows(learned[0], vfi.spread(learned[1], 24))
@@ -153,9 +159,7 @@ def main() -> None:
     for head, baseline in {"average": vfi.average, "path": BASELINES["path"]}.items():
         if not any(row["head"] == head for row in rows):
             row = {"run": head, "head": head, "change": f"{head} of the neighbours" if head == "average" else head}
-            row |= dict.fromkeys(("frames", "windows", "seed", "parameters", "steps", "minutes"), 0) | {
-                "batch_norm": False
-            }
+            row |= dict.fromkeys(ZERO, 0) | {"batch_norm": False}
             rows.append(row | measure(baseline, (frames, windows), test))
     budget = training.choose_budget(epochs=10, steps_per_epoch=options.steps // 10, learning_rate=1e-3)
     for head, count, data, control in RUNS:
@@ -183,6 +187,7 @@ def main() -> None:
             row |= {"batch_norm": bool(full), "seed": seed, "parameters": model.count_params(), "steps": options.steps}
             seconds = pd.read_csv(vfi.work("runs", run, "history.csv")).seconds
             row["minutes"] = len(seconds) * seconds.min() / 60  # the machine has other work, too
+            row["open_channels"] = open_channels(model, *seen[2:])
             whole = functools.partial(predict_moved, model) if moves else model
             rows.append(row | measure(whole, used, test))
             keep(rows, target)

@@ -108,17 +108,22 @@ def why_table(path: Path) -> str:
     """Return the log of notebook 06's runs: a line a change, means over the seeds."""
     table = pd.read_csv(path)
     titles = "head-frames-windows, seeds, steps, parameters, minutes, train, test, lowest to highest, where it moves"
-    rows = [f"| {titles.replace(', ', ' | ')} |", "|---|" + "---:|" * 8]
+    long = "open_channels" in table  # measured in the long runs alone
+    titles += ", open channels" * long
+    rows = [f"| {titles.replace(', ', ' | ')} |", "|---|" + "---:|" * titles.count(",")]
     for change, part in table.groupby("change", sort=False):
         mean, test = part.mean(numeric_only=True), part.test_psnr
         cells = [change, *((f"{len(part)}", f"{mean.steps:,.0f}") if mean.steps else ("-", "-"))]
         cells += [f"{mean.parameters:,.0f}", f"{mean.minutes:.1f}", f"{mean.train_psnr:.2f}", f"{mean.test_psnr:.2f}"]
         cells += [f"{test.min():.2f} to {test.max():.2f}" if len(test) > 1 else "-", f"{mean.psnr_moving:.2f}"]
+        if long:
+            cells.append(", ".join(map(str, part.open_channels)) if mean.steps else "-")
         rows.append(f"| {' | '.join(cells)} |")
     first = table.iloc[0]
     by = "[notebook 06](notebooks/06_why_it_ghosts.ipynb)"
-    if "long" in path.stem:
-        by = "[long_runs.py](../tests/tools/long_runs.py), with that notebook's networks (full: 03's)"
+    if long:
+        by = "[long_runs.py](../tests/tools/long_runs.py), with that notebook's networks (full: 03's); open: above 0"
+        by += " anywhere, of the last ReLU's 32 channels (full: 72), in each seed"
     caption = (
         f"*{first.data}: PSNR in dB, means over the seeds; bn is batch normalisation. "
         f"Measured {first.date} at commit {first.commit} by {by}.*"

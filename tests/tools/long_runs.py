@@ -50,6 +50,7 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     ("direct", 6, "all", "charbonnier"),
     *((head, 4, "all", "") for head in HEADS),
     *((head, 6, "half", "") for head in HEADS),
+    ("residual", 6, "all", "leaky"),
     ("direct", 6, "every", "full-small"),
     *((head, 6, "every", "full") for head in HEADS),
     ("residual", 6, "every-moved", "full"),
@@ -62,6 +63,7 @@ INSTEAD_OF = {  # controls, each with what it differs from in one thing: noteboo
     "residual-6-all-he": "residual-6-all",
     "direct-6-all-charbonnier": "direct-6-all",
     "residual-6-moved": "path",
+    "residual-6-all-leaky-15000": "residual-6-all-15000",
     "residual-6-every-full-1500": "direct-6-every-full-1500",
     "direct-6-every-full-small-1500": "direct-6-every-full-1500",
     "residual-6-every-moved-full-15700": "path",
@@ -82,7 +84,17 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
             [layer for layer in m.layers if isinstance(layer, keras.layers.Conv2D)][-1] for m in (model, other)
         )
         last.set_weights(donor.get_weights())
+    if control == "leaky":
+        weights = model.get_weights()
+        model = keras.models.clone_model(model, clone_function=leak)
+        model.set_weights(weights)
     return model
+
+
+def leak(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer anew; one that lets a tenth of what is below 0 through, in the place of a ReLU."""
+    relu = isinstance(layer, keras.layers.ReLU)
+    return keras.layers.LeakyReLU(0.1) if relu else layer.from_config(layer.get_config())
 
 
 def move(neighbours: np.ndarray) -> np.ndarray:
@@ -118,7 +130,7 @@ def predict_moved(model, neighbours: np.ndarray) -> np.ndarray:
 def open_channels(model, frames: dict, windows: pd.DataFrame) -> int:
     """How many channels of the last ReLU are ever above 0 in 24 of the windows; one that never is learns no more."""
     neighbours, _ = vfi.take_windows(frames, vfi.spread(windows, 24))
-    last = [layer.output for layer in model.layers if isinstance(layer, keras.layers.ReLU)][-1]
+    last = [layer.output for layer in model.layers if layer.__class__.__name__.endswith("ReLU")][-1]
     given = keras.Model(model.input, last).predict(vfi.innermost(neighbours, frames_of(model)), batch_size=4, verbose=0)
     return int((given.max(axis=(0, 1, 2)) > 0).sum())
 

@@ -245,3 +245,27 @@ def test_long_runs_are_compared_with_runs_that_there_are():
     published = pd.read_csv(vfi.ASSETS / "results_why_street_long.csv")
     assert published.change.map(long_runs.INSTEAD_OF).equals(published.instead_of)
     assert set(published.instead_of.dropna()) <= set(published.change)
+
+
+def test_06_says_how_long_its_published_runs_were():
+    source = (ROOT / "notebooks" / "06_why_it_ghosts.ipynb").read_text()
+    assert "street, 1,200 steps" in source
+    assert set(pd.read_csv(vfi.ASSETS / "results_why_street.csv").steps) == {0, 1200}
+
+
+def test_a_leaky_control_is_the_same_network_but_for_what_its_relus_let_through():
+    usual, leaky = (long_runs.build("residual", 6, control, seed=0) for control in ("", "leaky"))
+    assert all((a == b).all() for a, b in zip(usual.get_weights(), leaky.get_weights(), strict=True))
+    kinds = [[layer.__class__.__name__ for layer in model.layers] for model in (usual, leaky)]
+    assert [kind.replace("ReLU", "LeakyReLU") for kind in kinds[0]] == kinds[1]
+
+
+def test_channels_that_are_never_above_zero_are_not_open():
+    frames = {"a": np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)}
+    model = long_runs.build("direct", 6, "", seed=0)
+    last = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)][-2]
+    kernel, bias = last.get_weights()
+    bias[:] = 1e3
+    bias[:5] = -1e3
+    last.set_weights([kernel, bias])
+    assert long_runs.open_channels(model, frames, vfi.build_windows({"a": 7})) == 27

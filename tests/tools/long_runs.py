@@ -10,9 +10,8 @@ The networks, crops, rate and optimiser are the notebook's; `minutes` are those 
 `--more` names footage that joins the windows to learn from in the runs called "twice": other places. Three controls ask
 whether the heads differ, or the weights that they begin with, or the loss. A "leaky" ReLU lets a tenth of what is below
 0 through, so none can die. In "moved", `path` moves the six frames to the middle before the network sees them, and the
-network adds to what `path` predicts. "full" is the series' own DnCNN
-in the place of the notebook's small one, trained as the shipped ones are, on "every" window that they learned from, but
-in one go.
+network adds to what `path` predicts. "full" is the series' own DnCNN in the place of the notebook's small one, trained
+as the shipped ones are, on "every" window that they learned from, but in one go.
 """
 
 from __future__ import annotations

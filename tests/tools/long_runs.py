@@ -114,11 +114,14 @@ def move(neighbours: np.ndarray) -> np.ndarray:
 
 def move_all(frames: dict, windows: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
     """Windows of nine frames, each a sequence of its own: `move`, with the true frame in the middle."""
-    made = {}
-    for number, row in enumerate(windows.itertuples()):
+
+    def around(row) -> np.ndarray:
         neighbours, truth = vfi.split_middle(vfi.window_of(frames, row)[None])
         moved = move(neighbours)[0]
-        made[f"{number:04}"] = np.stack([*moved[:4], truth[0], *moved[4:]])
+        return np.stack([*moved[:4], truth[0], *moved[4:]])
+
+    with motion.workers() as pool:
+        made = {f"{number:04}": moved for number, moved in enumerate(pool.map(around, windows.itertuples()))}
     return made, vfi.build_windows(dict.fromkeys(made, 9), window=9)
 
 

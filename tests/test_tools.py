@@ -249,7 +249,7 @@ def test_long_runs_are_compared_with_runs_that_there_are():
 
 def test_06_says_how_long_its_published_runs_were():
     source = (ROOT / "notebooks" / "06_why_it_ghosts.ipynb").read_text()
-    assert "street, 1,200 steps" in source
+    assert r"\"street, 1,200 steps\": \"street\"" in source
     assert set(pd.read_csv(vfi.ASSETS / "results_why_street.csv").steps) == {0, 1200}
 
 
@@ -269,3 +269,15 @@ def test_channels_that_are_never_above_zero_are_not_open():
     bias[:5] = -1e3
     last.set_weights([kernel, bias])
     assert long_runs.open_channels(model, frames, vfi.build_windows({"a": 7})) == 27
+
+
+def test_results_say_of_open_channels_what_the_runs_say():
+    runs = pd.read_csv(vfi.ASSETS / "results_why_street_long.csv")
+    average = runs.test_psnr[runs["head"] == "average"].item()
+    small = runs[~runs.change.str.contains("full|moved|leaky")]
+    residual = small[small["head"] == "residual"]
+    closed, opened = residual[residual.open_channels <= 14], residual[residual.open_channels >= 20]
+    assert len(closed) + len(opened) == len(residual)
+    assert (abs(closed.test_psnr - average) < 0.01).all()
+    assert (opened.test_psnr <= average).sum() == 1
+    assert small.open_channels[small["head"] == "direct"].min() == 25

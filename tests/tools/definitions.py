@@ -40,13 +40,13 @@ def definitions(notebook: str, *names: str) -> dict:
 def network(name: str, seed: int = 0, **other):
     """Return a network of the series, untrained, as its notebook builds it; `seed` is of a DnCNN's first weights.
 
-    `other` is what else a DnCNN has otherwise than shipped, such as `frames`.
+    `other` is what the notebook's function is told otherwise than for the shipped one, such as `frames`.
 
     Raises:
         KeyError: if there is none of that name.
     """
     if name == "motion":
-        return definitions("07_motion_aware.ipynb", *MOTION)["motion_network"]()
+        return definitions("07_motion_aware.ipynb", *MOTION)["motion_network"](**other)
     variants = {"dncnn": {}, "dncnn_residual": {"residual": True}, "dncnn_2frames": {"frames": 2}}
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     build.__globals__["SEED"] += 1000 * seed

@@ -199,6 +199,19 @@ def test_frames_that_are_moved_first_are_the_middle_one():
     assert vfi.psnr(frames[[2, 4], 8:-8, 24:-24], truth.repeat(2, axis=0)).max() < 25
 
 
+def test_the_series_network_on_moved_frames_begins_as_path_and_sees_the_six_alone():
+    moved = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 24), np.uint8)
+    model = long_runs.build("residual", 8, "full", seed=0)
+    assert model.count_params() == 623_955  # the article's
+    assert np.allclose(model.predict_on_batch(moved), moved[..., 9:12] / 255, atol=1e-6)
+    last = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)][-1]
+    last.set_weights([np.random.default_rng(1).normal(0, 0.1, weight.shape) for weight in last.get_weights()])
+    other = moved.copy()
+    other[..., 9:15] = 255 - other[..., 9:15]
+    added = [model.predict_on_batch(each) - each[..., 9:12] / 255 for each in (moved, other)]
+    assert np.allclose(*added, atol=1e-5) and np.abs(added[0]).max() > 0.01
+
+
 def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     large = cv2.resize(noise, (160, 96), interpolation=cv2.INTER_CUBIC)

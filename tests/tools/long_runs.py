@@ -74,9 +74,11 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
     """Notebook 06's network, or 03's; a control has the last layer's first weights of the other head."""
     of_06 = definitions("06_why_it_ghosts.ipynb", "network", "trunk", "move")["network"]
 
-    def make(head: str) -> keras.Model:
+    def make(head: str, frames: int = frames) -> keras.Model:
         return network(FULL[head], seed, frames=frames) if "full" in control else of_06(head, frames, seed=seed)
 
+    if frames == 8 and "full" in control:
+        return add_to_path(make(head, 6))
     model = make(head)
     if control.endswith(("small", "he")):
         other = make("residual" if control.endswith("small") else "direct")
@@ -89,6 +91,17 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
         model = keras.models.clone_model(model, clone_function=leak)
         model.set_weights(weights)
     return model
+
+
+def add_to_path(model: keras.Model) -> keras.Model:
+    """A DnCNN of six frames, 18 channels: the moved ones of `move`. It adds to `path`, which it does not see."""
+    frames = keras.Input((None, None, 24), dtype="uint8", name="moved")
+    pictures = keras.ops.split(keras.layers.Rescaling(1 / 255)(frames), 8, axis=-1)
+    x = keras.layers.Concatenate()(pictures[:3] + pictures[5:])
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.ReLU)):
+            x = layer(x)
+    return keras.Model(frames, keras.layers.Add()([pictures[3], x]), name="adds_to_path")
 
 
 def leak(layer: keras.layers.Layer) -> keras.layers.Layer:

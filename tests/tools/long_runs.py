@@ -55,7 +55,7 @@ RUNS = [  # head, frames, data, and what is otherwise than in the notebook; what
     *((head, 6, "every", "full") for head in HEADS),
     ("residual", 6, "every-moved", "full"),
 ]
-SLOWER = 2e-4  # rate of "every-moved": at that of all others, 1e-3, its last ReLU closed whole within 3,140 steps
+SLOWER = 2e-4  # rate of "every-moved": at that of all others, 1e-3, all channels of its last ReLU closed
 ZERO = ("frames", "windows", "seed", "parameters", "steps", "minutes", "open_channels")  # of what is no run
 FULL = {"direct": "dncnn", "residual": "dncnn_residual"}
 INSTEAD_OF = {  # controls, each with what it differs from in one thing: notebook 06 compares them

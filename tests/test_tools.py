@@ -294,3 +294,11 @@ def test_results_say_of_open_channels_what_the_runs_say():
     assert (abs(closed.test_psnr - average) < 0.01).all()
     assert (opened.test_psnr <= average).sum() == 1
     assert small.open_channels[small["head"] == "direct"].min() == 25
+
+
+def test_results_say_what_the_series_network_gains_on_moved_frames():
+    psnr = pd.read_csv(vfi.ASSETS / "results_why_street_long.csv").groupby("change").test_psnr.mean()
+    results = (vfi.ASSETS / "RESULTS.md").read_text(encoding="utf-8")
+    said = re.search(r"added to `path`\) gain (0\.\d\d) dB in ([\d,]+) steps", results)
+    run = f"residual-6-every-moved-full-{said[2].replace(',', '')}"
+    assert f"{psnr[run] - psnr['path']:.2f}" == said[1]

@@ -11,7 +11,8 @@ The networks, crops, rate and optimiser are the notebook's; `minutes` are those 
 whether the heads differ, or the weights that they begin with, or the loss. A "leaky" ReLU lets a tenth of what is below
 0 through, so none can die. In "moved", `path` moves the six frames to the middle before the network sees them, and the
 network adds to what `path` predicts. "full" is the series' own DnCNN in the place of the notebook's small one, trained
-as the shipped ones are, on "every" window that they learned from, but in one go.
+as the shipped ones are, on "every" window that they learned from, but in one go; in "every-moved" it sees the six moved
+frames alone.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def build(head: str, frames: int, control: str, seed: int) -> keras.Model:
     def make(head: str, frames: int = frames) -> keras.Model:
         return network(FULL[head], seed, frames=frames) if "full" in control else of_06(head, frames, seed=seed)
 
-    if frames == 8 and "full" in control:
+    if frames == 8 and "full" in control:  # what `move` makes
         return add_to_path(make(head, 6))
     model = make(head)
     if control.endswith(("small", "he")):

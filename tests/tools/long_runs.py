@@ -3,7 +3,7 @@
 python tests/tools/long_runs.py street --more clips     # hours without a GPU; interrupted, it goes on
 python tests/tools/long_runs.py street --steps 15000 --seeds 1 --only direct-6-all direct-2-all
 python tests/tools/long_runs.py street --steps 1500 --seeds 2 --only direct-6-every-full residual-6-every-full
-python tests/tools/long_runs.py street --steps 6000 --seeds 1 --only residual-6-every-moved-full
+python tests/tools/long_runs.py street --steps 15700 --seeds 1 --only residual-6-every-moved-full
 python tests/tools/publish.py why street_long --called "Public street clips"
 
 The networks, crops, rate and optimiser are the notebook's; `minutes` are those of the quickest epoch, times the epochs.
@@ -68,7 +68,7 @@ INSTEAD_OF = {  # controls, each with what it differs from in one thing: noteboo
     "residual-6-all-leaky-15000": "residual-6-all-15000",
     "residual-6-every-full-1500": "direct-6-every-full-1500",
     "direct-6-every-full-small-1500": "direct-6-every-full-1500",
-    "residual-6-every-moved-full-6000": "path",
+    "residual-6-every-moved-full-15700": "path",
 }
 
 

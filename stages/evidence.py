@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 
 from stages import blending, motion
 
-WORKING = motion.GRID  # px: the area of the copies on which a network weighs what is fetched from larger frames
+SEEN = 160 * 90  # px: about the area of the copies on which a network weighs what is fetched from larger frames
 PICTURES = 11  # that a network weighs
 DESCRIBED = 39  # channels of `describe`; these of them are x-components, and each one's y follows it:
 ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
 LEAST = 0.004  # what all weights have more than a rule gives
+SHARPEN = (3, 5)  # px: pictures are sharpened by what binomial blurs of these sizes take from them
+ANSWERED = PICTURES + len(SHARPEN)  # numbers a network gives for each pixel
 
 
 def one_sided(paths: motion.Paths, side: int) -> np.ndarray:
@@ -104,53 +108,61 @@ def gather(frames, paths: motion.Paths) -> tuple[list[np.ndarray], list[np.ndarr
     return [*fetched, average], [*trusted, stand]
 
 
-def look(
-    frames, paths: motion.Paths, pictures: list, weights: list, largest: int = WORKING
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def copy_scale(height: int, width: int) -> int:
+    """How many px side by side are one in the copy of a frame that a network sees: 1 up to about 240x135 px."""
+    return max(1, round((height * width / SEEN) ** 0.5))
+
+
+def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a network looks at: pictures, the rules' weights, and `describe`, on a copy if the frames are large.
 
     Args:
         frames: n of uint8 `[H, W, 3]`.
         paths: from `motion.follow`.
         pictures, weights: of `gather`.
-        largest: px, the area of frames that are shown as they are.
 
     Returns:
         uint8 `[h, w, 39]` (the inner two frames as they stand come last), float32 `[h, w, 11]`, and float32
-        `[h / 2, w / 2, 39]`; h and w are multiples of 16. A small frame's edges are repeated below and on the right, a
-        larger one's copy has an area of about `largest`.
+        `[h / 2, w / 2, 39]`; h and w are multiples of 16. A copy is `copy_scale` times smaller; what misses to a
+        multiple of 16 is repeated below and on the right.
     """
-    height, width = pictures[0].shape[:2]
-    scale = min(1.0, (largest / (height * width)) ** 0.5)
-    size = [-(-round(side * scale) // 16) * 16 for side in (height, width)]
+    scale = copy_scale(*pictures[0].shape[:2])
+    height, width = (side // scale for side in pictures[0].shape[:2])
 
     def fit(image: np.ndarray, part: int = 1) -> np.ndarray:
         """The image on the network's copy, or on one that is half as large."""
-        if scale < 1:
-            return cv2.resize(image, (size[1] // part, size[0] // part), interpolation=cv2.INTER_AREA)
-        kernel = cv2.INTER_AREA if image.shape[1] > width // part else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width // part, height // part), interpolation=kernel)
-        below, right = size[0] // part - image.shape[0], size[1] // part - image.shape[1]
-        return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        size = width // part, height // part
+        kernel = cv2.INTER_AREA if image.shape[1] > size[0] else cv2.INTER_LINEAR
+        below, right = (-(-side // 16) * 16 // part - side // part for side in (height, width))
+        return cv2.copyMakeBorder(
+            cv2.resize(image, size, interpolation=kernel), 0, below, 0, right, cv2.BORDER_REPLICATE
+        )
 
     seen = [fit(picture) for picture in (*pictures, *(frames[slot] for slot in paths.slots[2:4]))]
     rule = cv2.merge([fit(weight) for weight in weights])
     return cv2.merge(seen), rule, describe(paths, lambda part: fit(part, 2))
 
 
-def correct(weights: list, correction: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """The rules' weights, and `LEAST` more, multiplied by e to the power of a network's correction.
+def compose(pictures: list, weights: list, answer: np.ndarray) -> np.ndarray:
+    """Frame of what was gathered, as a network says: uint8 `[H, W, 3]`.
+
+    The rules' weights, and `LEAST` more, are multiplied by e to the power of its first eleven numbers. The other two
+    are shares: of what a fine blur takes away, and then a wider one, so much more is given. No colour goes beyond those
+    of the pictures.
 
     Args:
-        weights: of `gather`.
-        correction: float32 `[h, w, 11]`, of frames as `look` shows them.
-        size: height and width of the frames.
-
-    Returns:
-        Eleven of float32, of the weights' sizes, or of a small frame's own; their sum is any.
+        pictures, weights: of `gather`.
+        answer: float32 `[h, w, 13]`, of `models.ask`.
     """
-    height, width = size
-    whole = height * width <= WORKING
-    factors = map(np.exp, cv2.split(correction[:height, :width] if whole else correction))
-    sizes = [(width, height) if whole else weight.shape[::-1] for weight in weights]
-    return [(cv2.resize(w, at) + np.float32(LEAST)) * cv2.resize(f, at) for w, f, at in zip(weights, factors, sizes)]
+    height, width = pictures[0].shape[:2]
+    numbers = cv2.split(answer)
+    sizes = [(width, height) if copy_scale(height, width) == 1 else weight.shape[::-1] for weight in weights]
+    factors = [cv2.resize(np.exp(number), at) for number, at in zip(numbers, sizes)]
+    weights = [(cv2.resize(w, at) + np.float32(LEAST)) * factor for w, at, factor in zip(weights, sizes, factors)]
+    drawn = blending.mix(pictures, weights)
+    for size, share in zip(SHARPEN, numbers[PICTURES:]):
+        share = cv2.resize(share, (width, height))
+        blurred = cv2.GaussianBlur(drawn, (size, size), 0, borderType=cv2.BORDER_REFLECT)  # 0: binomial
+        cv2.blendLinear(drawn, blurred, 1 + share, -share, dst=drawn)
+    lowest, highest = (functools.reduce(extreme, pictures) for extreme in (cv2.min, cv2.max))
+    return cv2.min(cv2.max(cv2.add(drawn, 0, dtype=cv2.CV_8U), lowest), highest)

@@ -159,12 +159,54 @@ class DepthToSpace(keras.layers.Layer):
         return (shape[0], *(side and 2 * side for side in shape[1:3]), shape[3] // 4)
 
 
+def enlarge(images, height, width):
+    """Enlarge bilinearly to any size, as cv2.resize does: `[B, h, w, C]` -> `[B, height, width, C]`."""
+    for axis, size in ((1, height), (2, width)):
+        have = ops.shape(images)[axis]
+        at = (ops.arange(size, dtype="float32") + 0.5) * (ops.cast(have, "float32") / ops.cast(size, "float32")) - 0.5
+        at = ops.clip(at, 0, ops.cast(have - 1, "float32"))
+        shares = ops.maximum(0.0, 1 - ops.abs(at[:, None] - ops.arange(have, dtype="float32")))
+        images = ops.moveaxis(ops.tensordot(shares, images, axes=[[1], [axis]]), 0, axis)
+    return images
+
+
+def blur(images, taps):
+    """Weighted mean of neighbours across and down, edges repeated: `[B, H, W, C]` of the same size."""
+    for axis in (1, 2):
+        reach = len(taps) // 2
+        margin = [[reach, reach] if a == axis else [0, 0] for a in range(4)]
+        padded, rest = ops.pad(images, margin, mode="symmetric"), (slice(None),) * axis
+        parts = [padded[(*rest, slice(first, first - 2 * reach or None))] for first in range(len(taps))]
+        images = sum(tap * part for tap, part in zip(taps, parts)) / sum(taps)
+    return images
+
+
+@keras.saving.register_keras_serializable("vfi")
+class Shrink(keras.layers.Layer):
+    """Mean of as many px side by side as make the picture twice as large as another: uint8 or float -> float32.
+
+    `[B, k * h, k * w, C]` and `[B, h / 2, w / 2, D]` -> `[B, h, w, C]`, for any whole number k.
+    """
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
+
+    def call(self, images, half):
+        height, width = (2 * side for side in ops.shape(half)[1:3])
+        _, tall, wide, channels = ops.shape(images)
+        parts = ops.reshape(images, (-1, height, tall // height, width, wide // width, channels))
+        return ops.mean(ops.cast(parts, "float32"), axis=(2, 4))
+
+    def compute_output_shape(self, images_shape, half_shape):
+        return (images_shape[0], *(side and 2 * side for side in half_shape[1:3]), images_shape[3])
+
+
 @keras.saving.register_keras_serializable("vfi")
 class Evidence(keras.layers.Layer):
     """What a network looks at to choose between fetched pictures: their brightness, compared, and the rules.
 
-    Takes pictures, uint8 `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last; and
-    the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each picture is from the
+    Takes pictures, 0 to 255, `[B, H, W, 3n]`, the average of the inner frames third from the end and these two last;
+    and the rules' weights `[B, H, W, k]`. Gives float32 `[B, H, W, n + k]`: four times how far each picture is from the
     average, the average's own brightness in its place, and w / (1 + w) of each weight w.
     """
 
@@ -186,11 +228,11 @@ class Evidence(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("vfi")
 class Blend(keras.layers.Layer):
-    """Pictures weighed by rules times e to the power of a correction: no colour that none of them has.
+    """Pictures weighed by rules times e to the power of an answer, and sharpened by its last two: `evidence.compose`.
 
-    Takes pictures as `Evidence` does, of which the last two, the frames as they stand, are not blended; the rules'
-    weights, to which `least` is added, and a correction, both `[B, H, W, n - 2]`. Gives float32 `[B, H, W, 3]`, in
-    [0, 1].
+    Takes pictures uint8 `[B, H, W, 3n + 6]`, of which the last two, the frames as they stand, are not blended; the
+    rules' weights `[B, h, w, n]`, to which `least` is added, and an answer `[B, h, w, n + 2]`, both enlarged where they
+    are smaller. Gives float32 `[B, H, W, 3]`, in [0, 1]: no colour is beyond those of the pictures.
     """
 
     def __init__(self, least, **arguments):
@@ -200,18 +242,24 @@ class Blend(keras.layers.Layer):
     def get_config(self):
         return super().get_config() | {"least": self.least}
 
-    def call(self, pictures, rule, correction):
-        pictures, rule = ops.cast(pictures[..., :-6], "float32") / 255, ops.cast(rule, "float32")
-        weights = ops.softmax(ops.log(rule + self.least) + ops.cast(correction, "float32"), axis=-1)
-        colours = [ops.sum(weights * pictures[..., channel::3], axis=-1) for channel in range(3)]
-        return ops.stack(colours, axis=-1)
+    def call(self, pictures, rule, answer):
+        size = ops.shape(pictures)[1:3]
+        rule, answer = (enlarge(ops.cast(part, "float32"), *size) for part in (rule, answer))
+        weights = ops.softmax(ops.log(rule + self.least) + answer[..., :-2], axis=-1)
+        given = [ops.cast(pictures[..., channel:-6:3], "float32") / 255 for channel in range(3)]
+        drawn = ops.stack([ops.sum(weights * part, axis=-1) for part in given], axis=-1)
+        for number, taps in enumerate(([1, 2, 1], [1, 4, 6, 4, 1])):
+            share = answer[..., number - 2, None]
+            drawn = drawn + share * (drawn - blur(drawn, taps))
+        lowest, highest = (ops.stack([far(part, axis=-1) for part in given], axis=-1) for far in (ops.min, ops.max))
+        return ops.clip(drawn, lowest, highest)
 
-    def compute_output_shape(self, pictures_shape, rule_shape, correction_shape):
+    def compute_output_shape(self, pictures_shape, rule_shape, answer_shape):
         return (*pictures_shape[:3], 3)
 
 
 @keras.saving.register_keras_serializable("vfi")
 class MotionModel(keras.Model):
-    """Model that weighs what paths fetch, as notebook 07's does; its layer "correction" says how."""
+    """Model that weighs what paths fetch, as notebook 07's does; its layer "answer" says how."""
 
     follows_paths = True

@@ -101,10 +101,11 @@ def read_model(path: Path):
             f"{vfi.display_path(path)} holds weights that are not finite: its training went wrong. Delete this "
             "run's folder and train again with a smaller learning rate, or name another model."
         )
-    channels = [3 * (evidence.PICTURES + 2), evidence.PICTURES, evidence.DESCRIBED]
-    if follows_paths(model) and [shape[-1] for shape in model.input_shape] != channels:
+    channels = [3 * (evidence.PICTURES + 2), evidence.PICTURES, evidence.DESCRIBED, evidence.ANSWERED]
+    answers = [layer.output for layer in model.layers if layer.name == "answer"]
+    if follows_paths(model) and [tensor.shape[-1] for tensor in (*model.inputs, *answers)] != channels:
         raise ValueError(
-            f"{vfi.display_path(path)} was made by another version of notebook 07, which weighed other pictures. "
+            f"{vfi.display_path(path)} was made by another version of notebook 07, which weighed otherwise. "
             "Delete this run's folder and train again, or name another model."
         )
     return model
@@ -138,7 +139,7 @@ def inside(model, name: str):
 
 
 def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
-    """Frame at the paths' moment: what they fetch, weighed by rules and the network's correction of them.
+    """Frame at the paths' moment: what they fetch, weighed by rules and a network's answer to them.
 
     Args:
         model: a `layers.MotionModel`, as notebook 07 builds it.
@@ -149,10 +150,22 @@ def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
         uint8 `[H, W, 3]`.
     """
     pictures, weights = evidence.gather(frames, paths)
+    return evidence.compose(pictures, weights, ask(model, frames, paths, pictures, weights))
+
+
+def ask(model, frames, paths: motion.Paths, pictures: list, weights: list) -> np.ndarray:
+    """A network's answer to what was gathered, on the copy that it sees: float32 `[h, w, 13]`; see `evidence.compose`.
+
+    Args:
+        model, frames, paths: of `predict_weighed`.
+        pictures, weights: of `evidence.gather`.
+    """
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
     with NETWORK:
-        correction = inside(model, "correction").predict_on_batch(seen)[0]
-    return blending.blend(pictures, evidence.correct(weights, np.asarray(correction, np.float32), frames[0].shape[:2]))
+        answer = inside(model, "answer").predict_on_batch(seen)[0]
+    scale = evidence.copy_scale(*pictures[0].shape[:2])
+    height, width = (side // scale for side in pictures[0].shape[:2])
+    return np.asarray(answer[:height, :width], np.float32)
 
 
 def frames_of(model) -> int:

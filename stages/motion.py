@@ -9,6 +9,7 @@ at full size.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import os
@@ -58,9 +59,18 @@ class Paths:
         return line + cv2.resize(self.bends[side, slot], line.shape[1::-1]) if slot not in (2, 3) else line
 
 
+@functools.cache
+def keep_memory() -> None:
+    """Have glibc keep what arrays free. It gives large ones back, and new ones come page by page, filled with 0."""
+    with contextlib.suppress(AttributeError, OSError):  # other systems have other ways
+        for option, size in ((-1, 2**30), (-3, 2**25)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h, bytes
+            ctypes.CDLL(None).mallopt(option, size)
+
+
 @contextlib.contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
     """A pool of `WORKERS` threads, among which OpenCV's own are shared out: or they would wait for one another."""
+    keep_memory()
     pool, before = ThreadPoolExecutor(WORKERS), cv2.getNumThreads()
     cv2.setNumThreads(CORES // WORKERS)
     try:

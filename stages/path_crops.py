@@ -24,8 +24,8 @@ SPACINGS = {  # times of six neighbours around the frame at 0, and how often the
     (-10, -6, -2, 2, 6, 10): 0.05,  # even, and faster
     (-4, -3, -1, 2, 3, 4): 0.05,
 }
-LARGEST = 4 * motion.GRID  # px: the area of the frames that crops are cut from; weights found on these serve all sizes
-CROPS_PER_WINDOW = 3
+LARGEST = 640 * 360  # px: the area of the frames that crops are cut from; what is learned on these serves all sizes
+CROPS_PER_WINDOW = 2
 SHAKEN = 0.5  # share of the windows that a hand shakes
 CAPTIONED = 0.06  # share of the windows on which a caption stands still
 
@@ -34,8 +34,8 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
     """Neighbours, their times around 0, and the frame at 0, of uint8 `[T, H, W, 3]`.
 
     The spacing is one of `SPACINGS`, forwards or backwards; a third each has six, four or two neighbours, and fewer at
-    the ends of a clip. Half are shaken. Frames are shrunk by 2 or 4 at times, if at least 80 px are left, and to
-    `LARGEST`.
+    the ends of a clip. Half are shaken. Half are shrunk by 2 or 4, if at least 80 px are left, and all to `LARGEST`.
+    Sides are cut to what `evidence.copy_scale` divides.
     """
     while True:
         times = np.array(list(SPACINGS)[random.choice(len(SPACINGS), p=list(SPACINGS.values()))])
@@ -49,11 +49,14 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
     if random.random() < SHAKEN:
         chosen = shake(chosen, [*times[there], 0], random)
     height, width = chosen[0].shape[:2]
-    shrink = random.choice([1, 2, 4], p=[0.7, 0.15, 0.15])
+    shrink = random.choice([1, 2, 4], p=[0.5, 0.25, 0.25])
     shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / LARGEST) ** 0.5)
     if shrink > 1:
         size = int(width / shrink), int(height / shrink)
         chosen = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in chosen]
+    scale = evidence.copy_scale(*chosen[0].shape[:2])
+    height, width = (side // scale * scale for side in chosen[0].shape[:2])
+    chosen = [np.ascontiguousarray(frame[:height, :width]) for frame in chosen]
     if random.random() < CAPTIONED:
         write_captions(chosen, random)
     return chosen[:-1], times[there].astype(float).tolist(), chosen[-1]
@@ -95,33 +98,44 @@ def write_captions(frames: list[np.ndarray], random: np.random.Generator) -> Non
 
 
 def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random.Generator) -> list[dict]:
-    """Three crops of one window, from anywhere: what `evidence.look` shows, and the ground truth.
+    """Two crops of one window, from anywhere: pictures and their weights at full size, and the ground truth.
 
     Args:
         neighbours, times, truth: of `random_window`.
-        crop: px, the longest side of the square; a multiple of 16.
+        crop: px of the copy that a network sees, the longest side of the square; a multiple of 16.
         random: draws the places.
 
     Returns:
-        Dicts of "pictures" uint8 `[c, c, 39]`, "rule" float16 `[c, c, 11]`, "description" float16 `[c / 2, c / 2, 39]`,
-        and "truth" uint8 `[c, c, 3]`, where c is `crop` or what fits into the frames.
+        Dicts of "pictures" uint8 `[k c, k c, 39]`, as `evidence.look` gives them where it makes no copy; "rule" float16
+        `[k c, k c, 11]`, or half of that where k is even; "description" float16 `[c / 2, c / 2, 39]`; and "truth" uint8
+        `[k c, k c, 3]`. k is `evidence.copy_scale`, and c is `crop` or what fits into the copy.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(neighbours, paths)
-    pictures, rule, description = evidence.look(neighbours, paths, pictures, weights, LARGEST)
-    height, width = (side // 2 * 2 for side in truth.shape[:2])
+    description = evidence.look(neighbours, paths, pictures, weights)[-1].astype(np.float16)
+    pictures = cv2.merge([*pictures, *(neighbours[slot] for slot in paths.slots[2:4])])
+    scale, (height, width) = evidence.copy_scale(*truth.shape[:2]), truth.shape[:2]
+    part = 2 - scale % 2  # weights are found on copies of half the size
+    rule = cv2.merge([cv2.resize(weight, (width // part, height // part)) for weight in weights]).astype(np.float16)
+    height, width = height // scale // 2 * 2, width // scale // 2 * 2
     crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
     for _ in range(CROPS_PER_WINDOW):
         y, x = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1])
-        whole, half = np.s_[y : y + crop, x : x + crop], np.s_[y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
-        crops.append({"pictures": pictures[whole], "rule": rule[whole].astype(np.float16), "truth": truth[whole]})
-        crops[-1]["description"] = description[half].astype(np.float16)
+        crops.append({})
+        for name, array, size in (
+            ("pictures", pictures, scale),
+            ("rule", rule, scale / part),
+            ("description", description, 1 / 2),
+            ("truth", truth, scale),
+        ):
+            top, left, side = (int(place * size) for place in (y, x, crop))
+            crops[-1][name] = array[top : top + side, left : left + side]
     return crops
 
 
 def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0) -> list[Path]:
-    """Files of crops, three for each of as many random windows; those that exist are kept.
+    """Files of crops, two for each of as many random windows; those that exist are kept.
 
     They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed, and each version of
     the code that finds, follows, fetches and weighs.
@@ -130,7 +144,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
         frames: uint8 `[T, H, W, 3]` of each sequence, as `get_frames` returns them.
         name: of the data set; the folder's name begins with it.
         windows: how many, from the sequences in turn, whatever their length.
-        crop: px, the longest side of the square; a multiple of 16.
+        crop: px of the copy that a network sees; see `cut_crops`.
         seed: of what is drawn; file k depends on it and on k alone.
 
     Raises:
@@ -166,16 +180,16 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
 class PathBatches(keras.utils.PyDataset):
     """Training batches, without end: crops of `get_crops`, flipped at random. `batches[k]` depends on seed and k alone.
 
-    Crops of one size fill a batch, and a batch of smaller ones holds more of them. Every second is of the largest size.
+    Crops of one size fill a batch. Every second batch is of the largest size.
 
     Args:
         files: of `get_crops`.
-        batch_size: crops of the largest size in a batch.
+        batch_size: crops in a batch.
         seed: of the order and the flips.
 
     Returns, for each k:
-        inputs: a dict of "pictures", "rule" and "description", as `evidence.look` gives them.
-        targets: float32 `[B, c, c, 3]` in [0, 1].
+        inputs: a dict of "pictures", "rule" and "description", of `cut_crops`.
+        targets: float32 `[B, k c, k c, 3]` in [0, 1].
     """
 
     num_batches = None  # keras' word for "without end"
@@ -190,11 +204,10 @@ class PathBatches(keras.utils.PyDataset):
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         random, largest = np.random.default_rng([self.seed, k]), max(self.groups)
         smaller = [size for size in self.groups if size < largest]
-        counts = {size: self.batch_size * largest**2 // size**2 for size in self.groups}
         # Keras looks at two batches in a row to know whether sizes differ, so every second one is of another size.
-        pixels = np.array([len(self.groups[size]) * size**2 for size in smaller], float)
-        size = random.choice(smaller, p=pixels / pixels.sum()) if k % 2 and smaller else largest
-        batch = [flip(path, random) for path in random.choice(self.groups[size], counts[size])]
+        counts = np.array([len(self.groups[size]) for size in smaller], float)
+        size = random.choice(smaller, p=counts / counts.sum()) if k % 2 and smaller else largest
+        batch = [flip(path, random) for path in random.choice(self.groups[size], self.batch_size)]
         inputs = {name: np.stack([part[name] for part in batch]) for name in ("pictures", "rule", "description")}
         inputs |= {name: inputs[name].astype(np.float32) for name in ("rule", "description")}
         return inputs, np.stack([part["truth"] for part in batch]).astype(np.float32) / 255

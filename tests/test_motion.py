@@ -13,7 +13,7 @@ from keras import layers, ops
 
 import vfi_utils as vfi
 from definitions import WITHOUT_TENSORFLOW, network
-from stages import blending, evidence, interpolation, models, motion, path_crops, training
+from stages import evidence, interpolation, models, motion, path_crops, training
 from stages import layers as moving
 from stages.models import load_model, predict_between
 
@@ -194,9 +194,25 @@ def test_evidence_compares_brightness_with_the_average():
     assert np.allclose(seen[..., 13:], rule / (1 + rule), atol=1e-6), "a weight may be large"
 
 
+def test_enlarging_is_bilinear():
+    images = RANDOM.random((2, 5, 7, 3), dtype=np.float32)
+    for height, width in ((20, 28), (15, 14), (5, 7)):
+        wanted = [cv2.resize(image, (width, height)) for image in images]
+        assert np.abs(ops.convert_to_numpy(moving.enlarge(images, height, width)) - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_shrinking_takes_means(scale):
+    images = RANDOM.integers(0, 256, (2, 6 * scale, 8 * scale, 5), dtype=np.uint8)
+    half = np.zeros((2, 3, 4, 7), np.float32)
+    shrunk = ops.convert_to_numpy(moving.Shrink()(images, half))
+    assert shrunk.shape == moving.Shrink().compute_output_shape(images.shape, half.shape) == (2, 6, 8, 5)
+    assert shrunk[1, 5, 2, 4] == pytest.approx(images[1, 5 * scale :, 2 * scale : 3 * scale, 4].mean(), rel=1e-5)
+
+
 def test_blend_is_what_the_rule_says_until_it_is_corrected():
     pictures, rule = some_pictures()
-    nothing = np.zeros((2, 6, 8, evidence.PICTURES), np.float32)
+    nothing = np.zeros((2, 6, 8, evidence.ANSWERED), np.float32)
     known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, : evidence.PICTURES] / 255
     part = rule / rule.sum(-1, keepdims=True)
     by_rule = (known * part[..., None]).sum(axis=-2)
@@ -207,17 +223,37 @@ def test_blend_is_what_the_rule_says_until_it_is_corrected():
     assert np.abs(blended - pictures[..., 27:30] / 255).max() < 1e-3
 
 
-def test_blend_in_training_and_in_use_agree():
-    frames = list(shaken_street(VIDEO))
-    pictures, weights = evidence.gather(frames, paths_of(frames))
-    seen = evidence.look(frames, paths_of(frames), pictures, weights)
-    shape = (*seen[0].shape[:2], evidence.PICTURES)
-    correction = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
-    in_training = moving.Blend(evidence.LEAST)(seen[0][None], seen[1][None], correction[None])
-    in_training = vfi.to_uint8(ops.convert_to_numpy(in_training))[0].astype(int)
+def test_blend_sharpens_and_draws_no_colour_that_no_picture_has():
+    pictures, rule = some_pictures()
+    answer = np.zeros((2, 6, 8, evidence.ANSWERED), np.float32)
+    wanted = ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, answer))
+    answer[..., -2:] = 0.5, -0.3
+    sharp = ops.convert_to_numpy(moving.Blend(evidence.LEAST)(pictures, rule, answer))
+    for size, share in ((3, 0.5), (5, -0.3)):
+        kernel = np.float32({3: [1, 2, 1], 5: [1, 4, 6, 4, 1]}[size])
+        blurred = [cv2.sepFilter2D(image, -1, *[kernel / kernel.sum()] * 2, borderType=2) for image in wanted]
+        wanted = wanted + share * (wanted - np.stack(blurred))
+    known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, : evidence.PICTURES] / np.float32(255)
+    wanted = np.clip(wanted, known.min(axis=-2), known.max(axis=-2))
+    assert np.abs(sharp - wanted).max() < 1e-5
 
-    in_use = blending.blend(pictures, evidence.correct(weights, correction, frames[0].shape[:2]))
-    difference = np.abs(in_training[: in_use.shape[0]] - in_use)
+
+@pytest.mark.parametrize("size", [(96, 160), (384, 640)])  # seen as it is, and on a copy of a quarter of its sides
+def test_blend_in_training_and_in_use_agree(size):
+    frames = list(shaken_street(VIDEO, *size))
+    pictures, weights = evidence.gather(frames, paths_of(frames))
+    scale = evidence.copy_scale(*size)
+    assert scale == size[0] // 96
+    answer = np.random.default_rng(0).normal(0, 2, (96, 160, evidence.ANSWERED)).astype(np.float32)
+    answer[..., -2:] /= 10
+    answer = cv2.GaussianBlur(answer, (0, 0), scale - 1) if scale > 1 else answer
+    rule = cv2.merge([cv2.resize(weight, (size[1] // min(scale, 2), size[0] // min(scale, 2))) for weight in weights])
+    whole = np.concatenate([*pictures, *frames[2:4]], axis=-1)
+    in_training = moving.Blend(evidence.LEAST)(whole[None], rule[None], answer[None])
+    in_training = vfi.to_uint8(ops.convert_to_numpy(in_training))[0].astype(int)
+    difference = np.abs(in_training - evidence.compose(pictures, weights, answer))
+    if scale > 1:  # in use, what stands still is weighed at full size
+        difference = np.minimum(difference, np.quantile(difference, 0.999))
     assert difference.mean() < 0.5 and difference.max() <= 2
 
 
@@ -334,9 +370,10 @@ def test_no_colour_that_no_picture_has(weighing):
     assert (predicted >= np.min(pictures, axis=0).astype(int) - 2).all()
 
 
-def test_a_model_that_weighs_other_pictures_is_refused_by_name(tmp_path):
-    inputs = [keras.Input((None, None, channels)) for channels in (27, 5, 31)]
-    made = keras.layers.Conv2D(3, 1)(keras.layers.Concatenate()(inputs))
+@pytest.mark.parametrize("channels, name", [((27, 5, 31), "answer"), ((39, 11, 39), "correction")])
+def test_a_model_that_weighs_otherwise_is_refused_by_name(tmp_path, channels, name):
+    inputs = [keras.Input((None, None, count)) for count in channels]
+    made = keras.layers.Conv2D(12, 1, name=name)(keras.layers.Concatenate()(inputs))
     moving.MotionModel(inputs, made).save(tmp_path / "motion.keras")
     with pytest.raises(ValueError, match="motion.keras was made by another version of notebook 07.*train again"):
         load_model(tmp_path / "motion.keras")
@@ -444,10 +481,23 @@ def test_crops_are_what_the_network_sees_and_truth_fits(crops):
     for path in crops:
         part = np.load(path)
         middle = moving.Blend(evidence.LEAST)(
-            part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, 11), np.float32)
+            part["pictures"][None], part["rule"][None], np.zeros((1, 80, 80, evidence.ANSWERED), np.float32)
         )
         scores.append(vfi.psnr(part["truth"][None], vfi.to_uint8(ops.convert_to_numpy(middle)))[0])
     assert np.median(scores) > 28, "the truth lies where the pictures do"
+
+
+def test_in_training_the_network_sees_what_it_sees_in_use():
+    """A crop of all of a frame, shrunk by the network, is the copy that `look` makes of it."""
+    *frames, truth = shaken_street((*VIDEO, 0), 192, 192)
+    part = path_crops.cut_crops(frames, VIDEO, truth, 96, np.random.default_rng(0))[0]
+    looked = evidence.look(frames, paths_of(frames), *evidence.gather(frames, paths_of(frames)))
+    assert part["truth"].shape == (192, 192, 3) and looked[0].shape == (96, 96, 39)
+    half = part["description"][None]
+    for name, seen, bound in zip(("pictures", "rule"), looked, (0.51, 1e-3)):
+        shrunk = ops.convert_to_numpy(moving.Shrink()(part[name][None], half))[0]
+        assert np.abs(shrunk[..., :10] - seen[..., :10]).max() < bound, name
+    assert np.array_equal(part["description"], looked[2].astype(np.float16))
 
 
 def test_a_hand_shakes_smoothly_and_the_last_frame_by_less_than_a_pixel():
@@ -499,18 +549,19 @@ def test_crops_are_kept_and_what_is_missing_is_made_the_same(crops, folder):
 
 
 def test_batches_repeat_and_hold_one_size(crops, folder):
-    larger = path_crops.get_crops({"c": shaken_street(range(-12, 13), 176, 240)}, "large", 4, 160)
+    larger = path_crops.get_crops({"c": shaken_street(range(-12, 13), 176, 240)}, "large", 4, 80)
     batches = path_crops.PathBatches(crops + larger, 2)
     sizes = set()
     for k in range(12):
         (inputs, targets), (again, _) = batches[k], batches[k]
         assert all(np.array_equal(inputs[name], again[name]) for name in inputs)
         assert targets.dtype == np.float32 and targets.min() >= 0 and targets.max() <= 1
-        assert inputs["description"].shape[1] * 2 == inputs["pictures"].shape[1] == targets.shape[1]
+        assert inputs["description"].shape[1] == 40 and inputs["rule"].shape[1] == 80
+        assert inputs["pictures"].shape[1] == targets.shape[1]
         sizes.add((len(targets), targets.shape[1]))
-    assert sizes == {(2, 160), (8, 80)}
-    assert all(len(batches[k][1]) != len(batches[k + 1][1]) for k in range(6)), "keras looks at two"
-    budget = training.Budget(epochs=1, steps_per_epoch=5, batch_size=2, crop=160)
+    assert sizes == {(2, 160), (2, 80)}
+    assert all(batches[k][1].shape != batches[k + 1][1].shape for k in range(6)), "keras looks at two"
+    budget = training.Budget(epochs=1, steps_per_epoch=5, batch_size=2, crop=80)
     training.train(network("motion"), batches, lambda model: {}, name="sizes", budget=budget, loss="log_error")
 
 

@@ -31,7 +31,7 @@ import vfi_utils as vfi
 from definitions import definitions
 from stages import blending, evidence, ffmpeg, mot17, motion, training
 from stages import sample_street as street
-from stages.models import gpu_name, inside, load_model, predict_middle
+from stages.models import ask, gpu_name, inside, load_model, predict_middle
 
 
 def row(
@@ -195,11 +195,11 @@ def parts_of_a_frame(folder: Path, footage: str) -> list[dict]:
 def time_parts(model, frames: np.ndarray) -> dict[str, float]:
     """Milliseconds of each part, median of five, for the middle of six frames, uint8 `[6, H, W, 3]`."""
     copies = [motion.grid_copy(frame) for frame in frames]
-    flows, times, network = motion.find_flows(copies), vfi.window_times("video"), inside(model, "correction")
+    flows, times, network = motion.find_flows(copies), vfi.window_times("video"), inside(model, "answer")
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(frames, paths)
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
-    correction, known = network.predict_on_batch(seen)[0], blending.fetch_pictures(frames, paths)
+    answer, known = ask(model, frames, paths, pictures, weights), blending.fetch_pictures(frames, paths)
 
     def milliseconds(step) -> float:
         seconds = []
@@ -216,9 +216,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
         "path, blend": milliseconds(lambda: blending.blend(*known)),
         "motion, look": milliseconds(lambda: evidence.look(frames, paths, pictures, weights)),
         "motion, network": milliseconds(lambda: network.predict_on_batch(seen)),
-        "motion, correct and blend": milliseconds(
-            lambda: blending.blend(pictures, evidence.correct(weights, correction, frames[0].shape[:2]))
-        ),
+        "motion, compose": milliseconds(lambda: evidence.compose(pictures, weights, answer)),
     }
     more = milliseconds(lambda: evidence.gather(frames, paths)) - taken["path, fetch and weigh"]
     return taken | {"motion, six pictures more": more}

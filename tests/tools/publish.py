@@ -48,7 +48,7 @@ SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of the
 SPACINGS = (
     "half at a video's own, a quarter at the article's, the rest at thirds, quarters and wider; 6, 4 and 2 frames"
 )
-FOR_MOTION = {"epochs": 12, "steps_per_epoch": 250, "batch_size": 4, "crop": 192, "learning_rate": 5e-4}
+FOR_MOTION = {"epochs": 20, "steps_per_epoch": 250, "batch_size": 6, "crop": 80, "learning_rate": 5e-4}
 FOR_MOTION |= {"global_clipnorm": 1.0}
 ALIKE = {"temporal_padding": 0.1, "global_clipnorm": 0.1}  # what all DnCNNs are trained with
 FOR_A_GPU = {"epochs": 200, "steps_per_epoch": 250, "batch_size": 16, "crop": 80}
@@ -167,7 +167,7 @@ def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
     """Train notebook 07's network on the clips of VFI_DATASET as they are, not shrunk; the curve is of the test clips.
 
     Args:
-        windows: three crops of each are learned from.
+        windows: two crops of each are learned from.
         seed: of windows, crops, and their order.
         budget: of `training.Budget`, and precision.
     """
@@ -246,7 +246,8 @@ def publish_model(run_name: str, called: str) -> None:
         "| | |",
         "|---|---|",
         f"| trained on | {called} |",
-        f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px |",
+        f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px"
+        + f"{' on the copy that it looks at, up to four times as much of the frames' * weighs} |",
         *([f"| {FIRST} | {first} |"] if further else []),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
         f"| loss | {settings['loss']} |",

@@ -1,5 +1,9 @@
 """The classic follows pixels at any spacing: even and uneven motion, other moments, few frames, captions, odd sizes."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -229,6 +233,32 @@ def test_a_shot_equals_single_predictions():
             models.load_model("path"), np.stack(frames[first:last])[None], times[first:last], moment
         )[0]
         assert (frame == alone).all()
+
+
+HELD = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from stages import motion
+if sys.argv[2] == "keep":
+    motion.keep_memory()
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+before = held()
+for _ in range(2):
+    arrays = [np.ones(2**22, np.uint8) for _ in range(8)]
+    del arrays
+print((held() - before) / 2**25)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told to keep it")
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_arrays_free_is_kept(keep):
+    command = [sys.executable, "-c", HELD, str(vfi.ROOT), "keep" if keep else "give back"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert (float(done.stdout) > 0.9) == keep, "eight arrays of 4 MiB"
 
 
 def test_threads_end_with_the_shot_and_what_fails_in_one_is_raised():

@@ -95,6 +95,21 @@ def test_what_six_frames_bring_is_the_camera_as_the_pages_say():
     assert (video.set_index("footage").psnr.reindex(same.index) - same).abs().max() < 0.01, "the same windows"
 
 
+def test_the_readme_says_what_the_network_gains_and_costs():
+    table = pd.read_csv(vfi.ASSETS / "results_video.csv").query("spacing == 'video' and footage != 'all windows'")
+    clips = table.pivot(index="footage", columns="model", values="psnr")
+    speed = pd.read_csv(vfi.ASSETS / "bench.csv").query("part == 'video'").set_index("what").value
+    sizes = [f"a video of {size} doubled" for size in ("640x360", "1280x720")]
+    slower = {round(speed[f"{what}, path"] / speed[f"{what}, motion"], 1) for what in sizes}
+    said = f"adds {(clips.motion - clips.path).mean():.2f} dB to `path`, and a video takes {slower.pop()} times as long"
+    readme = " ".join((vfi.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert said in readme and not slower, "the same at both sizes"
+    ahead = (clips["OpenCV dense inverse search"] - clips[["motion", "path"]].T).T
+    ahead = ahead[(ahead > 0).any(axis=1)]
+    assert list(ahead.index) == ["gopro-walk", "junction-detrac"] and (ahead > 0).all(axis=None)
+    assert f"is {ahead.min(axis=None):.1f} to {ahead.max(axis=None):.1f} dB ahead of both" in readme
+
+
 def test_the_models_of_others_stand_beside_ours_best_first():
     page = publish.results_table(vfi.ASSETS / "results_street.csv")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[2:] if line[:1] == "|"]

@@ -202,6 +202,28 @@ class Shrink(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("vfi")
+class Held(keras.layers.Layer):
+    """Adds `strength` times the mean square of what it passes on to the loss: what gains less than that stays near 0.
+
+    As an activity regularizer does, which Keras 3.10 sums over a batch, and later ones average.
+    """
+
+    def __init__(self, strength, **arguments):
+        super().__init__(autocast=False, **arguments)
+        self.strength = strength
+
+    def get_config(self):
+        return super().get_config() | {"strength": self.strength}
+
+    def call(self, numbers):
+        self.add_loss(self.strength * ops.mean(ops.square(ops.cast(numbers, "float32"))))
+        return numbers
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@keras.saving.register_keras_serializable("vfi")
 class Evidence(keras.layers.Layer):
     """What a network looks at to choose between fetched pictures: their brightness, compared, and the rules.
 

@@ -405,6 +405,19 @@ def test_sixteen_bits_leave_weights_and_colours_alone(weighing):
     assert np.abs(model.predict_on_batch(arrays) - exact).max() < 0.05
 
 
+def test_the_answer_is_held_to_the_rules_alike_in_any_batch(weighing):
+    frames = list(shaken_street(VIDEO))
+    arrays, model = arrays_for(frames, paths_of(frames)), some_weights(weighing())
+    truth = np.full((*arrays[0].shape[:3], 3), 0.5, np.float32)
+    answer = models.inside(model, "answer").predict_on_batch(arrays)
+    wanted = training.log_error(truth, model.predict_on_batch(arrays))[0] + 0.125 * (answer**2).mean()
+    model = training.compile_for_training(model, "log_error", 1e-3, 10)
+    for copies in (1, 3):
+        batch = [np.repeat(array, copies, axis=0) for array in (*arrays, truth)]
+        loss = model.test_on_batch(batch[:-1], batch[-1], return_dict=True)["loss"]
+        assert float(loss) == pytest.approx(float(wanted), abs=1e-4)
+
+
 UNDER_JAX = """
 import numpy as np, keras
 sys.path.insert(0, sys.argv[1])

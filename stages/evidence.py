@@ -113,6 +113,12 @@ def copy_scale(height: int, width: int) -> int:
     return max(1, round((height * width / SEEN) ** 0.5))
 
 
+def copy_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the copy that a network sees, before they are made multiples of 16."""
+    scale = copy_scale(height, width)
+    return height // scale, width // scale
+
+
 def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a network looks at: pictures, the rules' weights, and `describe`, on a copy if the frames are large.
 
@@ -126,8 +132,7 @@ def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np
         `[h / 2, w / 2, 39]`; h and w are multiples of 16. A copy is `copy_scale` times smaller; what misses to a
         multiple of 16 is repeated below and on the right.
     """
-    scale = copy_scale(*pictures[0].shape[:2])
-    height, width = (side // scale for side in pictures[0].shape[:2])
+    height, width = copy_size(*pictures[0].shape[:2])
 
     def fit(image: np.ndarray, part: int = 1) -> np.ndarray:
         """The image on the network's copy, or on one that is half as large."""

@@ -163,8 +163,7 @@ def ask(model, frames, paths: motion.Paths, pictures: list, weights: list) -> np
     seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
     with NETWORK:
         answer = inside(model, "answer").predict_on_batch(seen)[0]
-    scale = evidence.copy_scale(*pictures[0].shape[:2])
-    height, width = (side // scale for side in pictures[0].shape[:2])
+    height, width = evidence.copy_size(*pictures[0].shape[:2])
     return np.asarray(answer[:height, :width], np.float32)
 
 

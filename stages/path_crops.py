@@ -102,13 +102,14 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
 
     Args:
         neighbours, times, truth: of `random_window`.
-        crop: px of the copy that a network sees, the longest side of the square; a multiple of 16.
+        crop: px of the copy that a network sees, the side of the square; a multiple of 16. What the copy lacks is
+            repeated below and on the right, as in `evidence.look`.
         random: draws the places.
 
     Returns:
         Dicts of "pictures" uint8 `[k c, k c, 39]`, as `evidence.look` gives them where it makes no copy; "rule" float16
         `[k c, k c, 11]`, or half of that where k is even; "description" float16 `[c / 2, c / 2, 39]`; and "truth" uint8
-        `[k c, k c, 3]`. k is `evidence.copy_scale`, and c is `crop` or what fits into the copy.
+        `[k c, k c, 3]`. k is `evidence.copy_scale`, and c is `crop`.
     """
     flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
     paths = motion.follow(flows, times, 0)
@@ -118,10 +119,10 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
     scale, (height, width) = evidence.copy_scale(*truth.shape[:2]), truth.shape[:2]
     part = 2 - scale % 2  # weights are found on copies of half the size
     rule = cv2.merge([cv2.resize(weight, (width // part, height // part)) for weight in weights]).astype(np.float16)
-    height, width = height // scale // 2 * 2, width // scale // 2 * 2
-    crop, crops = min(crop, height // 16 * 16, width // 16 * 16), []
+    sides = [side // scale // 2 * 2 for side in (height, width)]
+    crops = []
     for _ in range(CROPS_PER_WINDOW):
-        y, x = 2 * random.integers(0, [(height - crop) // 2 + 1, (width - crop) // 2 + 1])
+        y, x = 2 * random.integers(0, [max(0, side - crop) // 2 + 1 for side in sides])
         crops.append({})
         for name, array, size in (
             ("pictures", pictures, scale),
@@ -130,7 +131,8 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
             ("truth", truth, scale),
         ):
             top, left, side = (int(place * size) for place in (y, x, crop))
-            crops[-1][name] = array[top : top + side, left : left + side]
+            cut = array[top : top + side, left : left + side]
+            crops[-1][name] = np.pad(cut, [(0, side - len(cut)), (0, side - len(cut[0])), (0, 0)], mode="edge")
     return crops
 
 
@@ -138,7 +140,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
     """Files of crops, two for each of as many random windows; those that exist are kept.
 
     They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed, and each version of
-    the code that finds, follows, fetches and weighs.
+    the code that finds, follows, fetches, weighs and cuts.
 
     Args:
         frames: uint8 `[T, H, W, 3]` of each sequence, as `get_frames` returns them.
@@ -156,7 +158,8 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
             f"crop = {crop} px must be a multiple of 16, and one of {len(frames)} sequences must have three frames."
         )
     chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
-    rules = [Path(part.__file__).read_text(encoding="utf-8") for part in (motion, blending, evidence)]
+    code = (motion.__file__, blending.__file__, evidence.__file__, __file__)
+    rules = [Path(part).read_text(encoding="utf-8") for part in code]
     settings = vfi.digest(str((chosen, crop, seed, SPACINGS, SHAKEN, CAPTIONED, rules)))
     folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
     files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]

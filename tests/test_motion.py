@@ -563,7 +563,8 @@ def test_crops_are_kept_and_what_is_missing_is_made_the_same(crops, folder):
 
 def test_batches_repeat_and_hold_one_size(crops, folder):
     larger = path_crops.get_crops({"c": shaken_street(range(-12, 13), 176, 240)}, "large", 4, 80)
-    batches = path_crops.PathBatches(crops + larger, 2)
+    flat = path_crops.get_crops({"d": shaken_street(range(-12, 13), 96, 400)}, "flat", 3, 80)  # its copy: 48x200 px
+    batches = path_crops.PathBatches(crops + larger + flat, 2)
     sizes = set()
     for k in range(12):
         (inputs, targets), (again, _) = batches[k], batches[k]
@@ -627,6 +628,20 @@ def test_the_test_curve_is_measured_on_whole_frames(weighing):
     made = predict_between(load_model("path"), neighbours, VIDEO, 0)
     assert measure(load_model("path"))["test_psnr"] == pytest.approx(vfi.psnr(truth, made).mean())
     assert measure(weighing())["test_psnr"] > average
+
+
+def test_log_error_asks_for_as_much_detail_as_the_truth_has():
+    """Of two predictions that are as far off, the blurred one costs more; where both are even, neither does."""
+    target = cv2.GaussianBlur(RANDOM.random((48, 48, 3), dtype=np.float32), (3, 3), 0)[None]
+    rough = target - target.mean()
+    blurred, sharpened = (target + way * 0.3 * rough for way in (-1, 1))
+    costs = [ops.convert_to_numpy(training.log_error(target, picture))[0] for picture in (blurred, sharpened)]
+    assert costs[0] > costs[1] + 0.2
+    assert ops.convert_to_numpy(training.sharpness(blurred) - training.sharpness(target)).shape == (1, 3, 3, 1)
+    lost = ops.convert_to_numpy(training.sharpness(target) - training.sharpness(blurred))
+    assert lost == pytest.approx(np.full((1, 3, 3, 1), -2 * np.log(0.7)), abs=0.01)
+    even = np.full((1, 48, 48, 3), 0.5, np.float32)
+    assert ops.convert_to_numpy(training.sharpness(even + 0.1)) == pytest.approx(np.log(1e-5))
 
 
 def test_log_error_is_worth_the_same_to_easy_and_hard_pictures():

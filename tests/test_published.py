@@ -15,7 +15,8 @@ ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
 WHY = set(vfi.ASSETS.glob("results_why_*.csv"))  # of notebook 06, a row a run
 MOMENTS = vfi.ASSETS / "results_moments.csv"  # a row a clip, moment and model
 HINDSIGHT = vfi.ASSETS / "results_hindsight.csv"  # a row a clip and path
-RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE, MOMENTS, HINDSIGHT} - WHY)
+ABLATION = vfi.ASSETS / "results_ablation.csv"  # a row a clip, spacing and change
+RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE, MOMENTS, HINDSIGHT, ABLATION} - WHY)
 BASELINES = {"average", "nearest", "path"}
 
 
@@ -93,6 +94,26 @@ def test_what_six_frames_bring_is_the_camera_as_the_pages_say():
     video = pd.read_csv(vfi.ASSETS / "results_video.csv").query("spacing == 'video' and model == 'path, 2 frames'")
     same = table[table.model == "path, 2 frames"].set_index("footage")["as predicted"]
     assert (video.set_index("footage").psnr.reindex(same.index) - same).abs().max() < 0.01, "the same windows"
+
+
+def test_what_the_parts_of_motion_are_worth_is_what_the_page_says():
+    table = pd.read_csv(ABLATION)
+    assert (table.groupby(["footage", "spacing"]).model.nunique() == 9).all() and table.footage.nunique() == 8
+    means = table.groupby(["spacing", "model"]).mean(numeric_only=True)
+    own, page = means.loc["video"], " ".join((vfi.ASSETS / "RESULTS.md").read_text(encoding="utf-8").split())
+    cost = {tenths: own.loc["motion"] - own.loc[f"sharpened by 0.{tenths} more"] for tenths in (1, 2)}
+    said = [f"{own.detail[f'sharpened by 0.{tenths} more']:.2f} for {cost[tenths].psnr:.2f} dB" for tenths in (1, 2)]
+    assert f"a tenth more brings it to {said[0]}, two tenths to {said[1]}" in page
+    assert own.detail["sharpened by 0.2 more"] > 0.95 > own.detail["motion"], "the price of 0.95 lies between"
+    rules = [own.loc[name] for name in ("the rules alone", "the rules alone, rounded")]
+    assert f"costs {rules[0].psnr - rules[1].psnr:.2f} dB" in page
+    outer = own.loc["motion"] - own.loc["no outer frames"]
+    assert f"The outer four frames are worth {outer.psnr:.2f} dB" in page
+    closer = (means.loc[("video", "looks at four times the area")] - own.loc["motion"]).psnr
+    assert abs(closer) < 0.025 and "On copies of four times the area it is no better" in page
+    video = pd.read_csv(vfi.ASSETS / "results_video.csv").query("model == 'motion' and footage != 'all windows'")
+    both = table.query("model == 'motion'").merge(video, on=["footage", "spacing"])
+    assert len(both) == 16 and (both.psnr_x - both.psnr_y).abs().max() < 0.01, "the same windows"
 
 
 def test_the_readme_says_what_the_network_gains_and_costs():

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import functools
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,7 +23,7 @@ import pandas as pd
 import publish
 import vfi_utils as vfi
 from stages import blending, motion
-from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
+from stages.footage import get_footage, list_sequences
 from stages.models import PathPredictor, predict_between
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
@@ -92,15 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--called", default="", help="what the footage is, in words")
     options = parser.parse_args()
-    commit, rows = publish.commit(), []
+    publish.commit()
+    rows = []
     for clip in list_sequences(get_footage()).query("split == 'test'").itertuples():
         rows += measure_clip(clip)
         print(f"measured {clip.sequence}", flush=True)
     table = pd.DataFrame(rows).groupby(["footage", "model"], sort=False, as_index=False).mean().round(3)
-    table["windows"] = WINDOWS_PER_CLIP
-    table["data"] = options.called or dataset_name(choose_dataset())
-    table["date"], table["commit"] = time.strftime("%Y-%m-%d"), commit
-    vfi.write_atomic(vfi.ASSETS / "results_hindsight.csv", table.to_csv(index=False))
+    publish.write_results("hindsight", table.assign(windows=WINDOWS_PER_CLIP), options.called)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import functools
 import itertools
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -207,12 +206,7 @@ def main() -> None:
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
     if options.moments:
-        table = measure_moments().assign(
-            data=options.called or dataset_name(choose_dataset()),
-            date=time.strftime("%Y-%m-%d"),
-            commit=publish.commit(),
-        )
-        vfi.write_atomic(vfi.ASSETS / "results_moments.csv", table.to_csv(index=False))
+        publish.write_results("moments", measure_moments(), options.called)
         return
     name = "video" if options.video else "peers"
     if options.video:

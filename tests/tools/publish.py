@@ -72,6 +72,13 @@ def publish_figures() -> None:
         print("assets/figures/" + figure.name)
 
 
+def write_results(name: str, table: pd.DataFrame, called: str) -> None:
+    """Write a tool's table, with what it was measured on, when, and at which commit."""
+    facts = {"data": called or dataset_name(choose_dataset()), "date": time.strftime("%Y-%m-%d"), "commit": commit()}
+    vfi.write_atomic(ROOT / "assets" / f"results_{name}.csv", table.assign(**facts).to_csv(index=False))
+    print(f"assets/results_{name}.csv")
+
+
 def publish_results(name: str, called: str) -> None:
     """Copy a summary, with what it was measured on, when, at which commit, and how long its models trained where."""
     table = pd.read_csv(vfi.work("results", f"summary_{name}.csv"))
@@ -98,10 +105,7 @@ def publish_results(name: str, called: str) -> None:
 
 def publish_why(name: str, called: str) -> None:
     """Copy what notebook 06 measured, with what it was measured on, when, and at which commit."""
-    table = pd.read_csv(vfi.work("results", f"why_{name}.csv"))
-    table["data"], table["date"], table["commit"] = called, time.strftime("%Y-%m-%d"), commit()
-    vfi.write_atomic(ROOT / "assets" / f"results_why_{name}.csv", table.to_csv(index=False))
-    print(f"assets/results_why_{name}.csv")
+    write_results(f"why_{name}", pd.read_csv(vfi.work("results", f"why_{name}.csv")), called)
 
 
 def why_table(path: Path) -> str:
@@ -177,8 +181,8 @@ def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
         for part in (clips[clips.split == "train"], clips[clips.split == "test"])
     )
     lengths = {name: len(frames) for name, frames in test.items()}
-    chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 1) for name, n in lengths.items()]
-    validation, average = path_crops.test_on(test, pd.concat(chosen), len(chosen))
+    chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 2) for name, n in lengths.items()]
+    validation, average = path_crops.test_on(test, pd.concat(chosen), 2 * len(chosen))
     precision = budget.pop("precision", "")
     budget = training.choose_budget(**FOR_MOTION | budget)
     files = path_crops.get_crops(train, dataset_name(choose_dataset()), windows, budget.crop, seed)
@@ -421,7 +425,24 @@ def hindsight_table(path: Path) -> str:
     return "\n".join([*rows, "", caption])
 
 
+def ablation_table(path: Path) -> str:
+    """Table of `motion` changed where it answers: means over clips at a video's own spacing, PSNR at the article's."""
+    table = pd.read_csv(path)
+    means = table.groupby(["spacing", "model"], sort=False).mean(numeric_only=True)
+    own, other = means.loc["video"], means.loc["article"]
+    rows = ["| | PSNR | SSIM | detail | PSNR, the article's spacing |", "|---|" + "---:|" * 4]
+    for name, row in own.iterrows():
+        rows.append(f"| {name} | {row.psnr:.2f} | {row.ssim:.3f} | {row.detail:.2f} | {other.psnr[name]:.2f} |")
+    first = table.iloc[0]
+    caption = (
+        f"*{first.data}: dB at a video's own spacing, means over {table.footage.nunique()} clips of {first.windows} "
+        f"windows. Measured {first.date} at commit {first.commit}.*"
+    )
+    return "\n".join([*rows, "", caption])
+
+
 TABLES = {
+    "ablation": ablation_table,
     "hindsight": hindsight_table,
     "moments": moments_table,
     "why": why_table,

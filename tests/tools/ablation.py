@@ -1,0 +1,92 @@
+"""What the parts of `motion` are worth, and what more detail costs it: assets/results_ablation.csv.
+
+python tests/tools/ablation.py --called "what the footage is"   # of VFI_DATASET, clips as they are, both spacings
+
+The shipped model, changed where it answers: nothing is trained anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import pandas as pd
+
+import publish
+import vfi_utils as vfi
+from stages import blending, evidence, motion
+from stages.evaluation import detail, ssim
+from stages.footage import get_footage, list_sequences
+from stages.models import ask, load_model
+
+WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
+OUTER = slice(4, 8)  # of the pictures of `evidence.gather`, those of the outer four frames
+NONE = -20.0  # a number that leaves a picture no weight
+
+
+def change_answers(model, frames, times) -> dict[str, np.ndarray]:
+    """Frames at time 0 by `motion`, changed in one way each: n of uint8 `[H, W, 3]` -> {what changed: `[H, W, 3]`}."""
+    flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
+    paths = motion.follow(flows, times, 0)
+    pictures, weights = evidence.gather(frames, paths)
+    answer = ask(model, frames, paths, pictures, weights)
+    rules, finest = 0 * answer, evidence.PICTURES
+
+    def changed(numbers: np.ndarray, where, value: float, more: float = 0.0) -> np.ndarray:
+        numbers = numbers.copy()
+        numbers[..., where] = more + numbers[..., where] * value
+        return numbers
+
+    answers = {
+        "motion": answer,
+        "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
+        "sharpened by 0.2 more": changed(answer, finest, 1, 0.2),
+        "not sharpened": changed(answer, slice(finest, None), 0),
+        "no outer frames": changed(answer, OUTER, 0, NONE),
+        "the rules alone": rules,
+        "the rules alone, no outer frames": changed(rules, OUTER, 0, NONE),
+    }
+    made = {name: evidence.compose(pictures, weights, numbers) for name, numbers in answers.items()}
+    made["the rules alone, rounded"] = blending.blend(pictures, [weight + evidence.LEAST for weight in weights])
+    with mock.patch.object(evidence, "SEEN", 4 * evidence.SEEN):
+        closer = ask(model, frames, paths, pictures, weights)
+        made["looks at four times the area"] = evidence.compose(pictures, weights, closer)
+    return made
+
+
+def measure_clip(clip, model) -> list[dict]:
+    """PSNR, SSIM and detail of `change_answers` on windows of one clip, at both spacings."""
+    frames = {clip.sequence: vfi.load_frames(clip.folder, (clip.width, clip.height))}
+    windows = vfi.build_windows({clip.sequence: clip.frames}, spacing="video")
+    windows, rows = vfi.spread(windows, WINDOWS_PER_CLIP).drop_duplicates(), []
+    for spacing, chosen in (("video", windows), ("article", windows.assign(start=windows.middle - 3))):
+        neighbours, truths = vfi.take_windows(frames, chosen.assign(spacing=spacing))
+        for window, truth in zip(neighbours, truths, strict=True):
+            for name, frame in change_answers(model, window, vfi.window_times(spacing)).items():
+                pair = frame[None], truth[None]
+                scores = {"psnr": vfi.psnr(*pair)[0], "ssim": ssim(*pair)[0], "detail": detail(*pair)[0]}
+                rows.append({"footage": clip.sequence, "spacing": spacing, "model": name, **scores})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--called", default="", help="what the footage is, in words")
+    options = parser.parse_args()
+    publish.commit()
+    model, rows = load_model("motion"), []
+    for clip in list_sequences(get_footage()).query("split == 'test'").itertuples():
+        rows += measure_clip(clip, model)
+        print(f"measured {clip.sequence}", flush=True)
+    table = pd.DataFrame(rows).groupby(["footage", "spacing", "model"], sort=False, as_index=False).mean()
+    table = table.round({"psnr": 3, "ssim": 4, "detail": 3})
+    publish.write_results("ablation", table.assign(windows=WINDOWS_PER_CLIP), options.called)
+
+
+if __name__ == "__main__":
+    main()

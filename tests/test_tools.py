@@ -222,9 +222,23 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
         seqinfo.write_seqinfo(folder.parent, rate=25, frames=12, size=(112, 96))
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("VFI_DATASET", str(tmp_path / "clips"))
-    publish.train_motion(windows=2, epochs=1, steps_per_epoch=2, batch_size=1, crop=64)
+    budget = {"windows": 2, "epochs": 1, "steps_per_epoch": 2, "batch_size": 1, "crop": 64}
+    publish.train_motion(**budget)
     assert (tmp_path / "work" / "runs" / "motion" / "model.keras").exists()
     assert [path.name.split("-")[0] for path in (tmp_path / "work" / "paths").iterdir() if path.is_dir()] == ["clips"]
+
+    publish.train_motion(further=True, loss="log_error_and_detail", **budget)
+    shipped = vfi.ASSETS / "models" / "motion"
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    publish.publish_model("motion-further", "other clips")
+    made = tmp_path / "assets" / "models" / "motion"
+    card, before = made.with_suffix(".md").read_text(), pd.read_csv(shipped.with_suffix(".csv"))
+    steps = before.step.iloc[-1]
+    assert f"| steps | {steps + 2:,} of 1 crops of 64x64" in card and f"| {publish.FIRST} | {steps:,} of" in card
+    assert "publish.py further motion --budget" in card and '"loss": "log_error_and_detail"' in card
+    assert pd.read_csv(made.with_suffix(".csv")).step.tolist() == [*before.step, steps + 2]
+    weights = [publish.load_model(path.with_suffix(".keras")).get_weights() for path in (shipped, made)]
+    assert all(np.abs(one - other).max() < 0.01 for one, other in zip(*weights, strict=True)), "it began with these"
 
 
 # Things to try -------------------------------------------------------------------------------------------------

@@ -142,21 +142,14 @@ def close_windows(frames: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
 
 
-def train_model(name: str, further: bool = False, **budget) -> None:
-    """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long.
+def begin(name: str, further: bool):
+    """A network to be trained, and what its run is called.
 
     Args:
-        further: begin with the shipped weights, with a new warm-up and cosine. The run is called `<name>-further`;
-            `before.csv` and `before.md` in its folder are the curves and the card of the model that it begins with.
-        budget: of `training.Budget`, and loss, seed and precision; those left out suit this machine.
+        name: of the network.
+        further: begin with the shipped weights. The run is called `<name>-further`; `before.csv` and `before.md` in its
+            folder are the curves and the card of the model that it begins with.
     """
-    if name == "motion":
-        raise ValueError("motion is trained from its start alone: python tests/tools/publish.py train motion")
-    frames, _ = get_frames("", "train")
-    test_frames, test_windows = get_frames("", "test")
-    windows = close_windows(frames)
-    how = {key: budget.pop(key) for key in ("loss", "seed", "precision") if key in budget}
-    budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | ALIKE | budget)
     model, run = network(name), name
     if further:
         run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
@@ -164,14 +157,32 @@ def train_model(name: str, further: bool = False, **budget) -> None:
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
                 vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
+    return model, run
+
+
+def train_model(name: str, further: bool = False, **budget) -> None:
+    """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long.
+
+    Args:
+        further: see `begin`; warm-up and cosine are new.
+        budget: of `training.Budget`, and loss, seed and precision; those left out suit this machine.
+    """
+    frames, _ = get_frames("", "train")
+    test_frames, test_windows = get_frames("", "test")
+    windows = close_windows(frames)
+    how = {key: budget.pop(key) for key in ("loss", "seed", "precision") if key in budget}
+    budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | ALIKE | budget)
+    model, run = begin(name, further)
     training.train_on_crops(model, frames, windows, test_frames, test_windows, name=run, budget=budget, **how)
 
 
-def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
+def train_motion(further: bool = False, windows: int = 2000, seed: int = 0, loss: str = "log_error", **budget) -> None:
     """Train notebook 07's network on the clips of VFI_DATASET as they are, not shrunk; the curve is of the test clips.
 
     Args:
+        further: see `begin`.
         windows: two crops of each are learned from.
+        loss: one of `training.LOSSES`.
         seed: of windows, crops, and their order.
         budget: of `training.Budget`, and precision.
     """
@@ -181,18 +192,19 @@ def train_motion(windows: int = 2000, seed: int = 0, **budget) -> None:
         for part in (clips[clips.split == "train"], clips[clips.split == "test"])
     )
     lengths = {name: len(frames) for name, frames in test.items()}
-    chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 2) for name, n in lengths.items()]
-    validation, average = path_crops.test_on(test, pd.concat(chosen), 2 * len(chosen))
+    chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 1) for name, n in lengths.items()]
+    validation, average = path_crops.test_on(test, pd.concat(chosen), len(chosen))
     precision = budget.pop("precision", "")
     budget = training.choose_budget(**FOR_MOTION | budget)
     files = path_crops.get_crops(train, dataset_name(choose_dataset()), windows, budget.crop, seed)
+    model, run = begin("motion", further)
     training.train(
-        network("motion"),
+        model,
         path_crops.PathBatches(files, budget.batch_size, seed),
         validation,
-        name="motion",
+        name=run,
         budget=budget,
-        loss="log_error",
+        loss=loss,
         identity={"data": files[0].parent.name, "windows": windows, "seed": seed},
         precision=precision,
         average_psnr=average,
@@ -233,14 +245,13 @@ def publish_model(run_name: str, called: str) -> None:
     padded = settings.get("temporal_padding", 0)
     precision = run.get("precision") or settings["precision"]  # a run of version 1 has it among its settings
     budget = {name: settings[name] for name in BUDGET if name in settings}
-    if weighs:
-        budget = json.dumps(budget | {"precision": precision, "windows": settings["windows"], "seed": settings["seed"]})
-        again = ["with `VFI_DATASET` set to a folder with `train` and `test` clips,", ""]
-        again.append(f"    python tests/tools/publish.py train motion --budget '{budget}'")
-    elif further:
-        budget = json.dumps(budget | {"precision": precision, "loss": settings["loss"], "seed": settings["seed"]})
-        again = ["with `VFI_DATASET` set to a folder of clips and the model that it began with in `assets/models`,", ""]
-        again.append(f"    python tests/tools/publish.py further {name} --budget '{budget}'")
+    if weighs or further:
+        budget |= {"precision": precision, "loss": settings["loss"], "seed": settings["seed"]}
+        budget |= {"windows": settings["windows"]} if weighs else {}
+        clips = "a folder with `train` and `test` clips" if weighs else "a folder of clips"
+        began = " and the model that it began with in `assets/models`" if further else ""
+        command = f"{'further' if further else 'train'} {name} --budget '{json.dumps(budget)}'"
+        again = [f"with `VFI_DATASET` set to {clips}{began},", "", f"    python tests/tools/publish.py {command}"]
     else:
         again = ["in notebook 04 set `DATASET` to a folder of clips and, before training,", ""]
         again.append(f"    budget = training.Budget({', '.join(f'{key}={value}' for key, value in budget.items())})")
@@ -480,10 +491,10 @@ def main() -> None:
         publish_readme()
         publish_readme(ROOT / "assets" / "RESULTS.md")
     for name in options.names:
-        if (options.what, name) == ("train", "motion"):
-            train_motion(**options.budget)
-        elif options.what in ("train", "further"):
-            train_model(name, options.what == "further", **options.budget)
+        if options.what in ("train", "further"):
+            (train_motion if name == "motion" else functools.partial(train_model, name))(
+                further=options.what == "further", **options.budget
+            )
         else:
             publish = {"results": publish_results, "why": publish_why, "models": publish_model}
             publish[options.what](name, options.called)

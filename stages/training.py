@@ -111,7 +111,7 @@ def slopes(images):
 def sharpness(images):
     """Logarithm of the energy of the detail, grey, in cells of 16x16 px: `[B, H, W, 3]` -> `[B, H / 16, W / 16, 1]`."""
     down, across = slopes(ops.mean(images, axis=-1, keepdims=True))
-    energy = ops.average_pool(ops.square(down[:, :, :-1]) + ops.square(across[:, :-1]), 16, padding="same")
+    energy = ops.average_pool(ops.square(down[:, :, :-1]) + ops.square(across[:, :-1]), 16, 16, "same")
     return ops.log(energy + 1e-5)
 
 

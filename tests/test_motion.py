@@ -427,7 +427,7 @@ assert keras.backend.backend() == "jax"
 model = load_model(sys.argv[2])
 arrays = [np.load(sys.argv[3])[name] for name in ("pictures", "rule", "description")]
 np.save(sys.argv[4], model.predict_on_batch(arrays))
-model = training.compile_for_training(model, "log_error", 1e-3, 10, "float32")
+model = training.compile_for_training(model, "log_error_and_detail", 1e-3, 10, "float32")
 print("loss", model.test_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))[0])
 model.train_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))
 """
@@ -444,7 +444,7 @@ def test_tensorflow_and_jax_predict_the_same_and_both_train(weighing, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert np.abs(np.load(tmp_path / "out.npy") - model.predict_on_batch(arrays)).max() < 1e-3
-    model = training.compile_for_training(model, "log_error", 1e-3, 10, "float32")
+    model = training.compile_for_training(model, "log_error_and_detail", 1e-3, 10, "float32")
     loss = model.test_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32))[0]
     assert float(done.stdout.split("loss")[1]) == pytest.approx(float(loss), rel=1e-3)
 

@@ -235,6 +235,7 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
     card, before = made.with_suffix(".md").read_text(), pd.read_csv(shipped.with_suffix(".csv"))
     steps = before.step.iloc[-1]
     assert f"| steps | {steps + 2:,} of 1 crops of 64x64" in card and f"| {publish.FIRST} | {steps:,} of" in card
+    assert "| loss | log_error_and_detail; before: " in card
     assert "publish.py further motion --budget" in card and '"loss": "log_error_and_detail"' in card
     assert pd.read_csv(made.with_suffix(".csv")).step.tolist() == [*before.step, steps + 2]
     weights = [publish.load_model(path.with_suffix(".keras")).get_weights() for path in (shipped, made)]

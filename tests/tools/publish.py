@@ -265,7 +265,7 @@ def publish_model(run_name: str, called: str) -> None:
         + f"{' on the copy that it looks at, up to four times as much of the frames' * weighs} |",
         *([f"| {FIRST} | {first} |"] if further else []),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
-        f"| loss | {settings['loss']} |",
+        f"| loss | {settings['loss']}{further and '; before: ' + facts['loss'] or ''} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {precision}; stored as float32 |",
         *([f"| windows with frames missing at their ends | {padded:.0%} |"] * (not weighs)),

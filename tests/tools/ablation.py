@@ -7,7 +7,7 @@ The shipped model, changed where it answers: nothing is trained anew.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import sys
 from pathlib import Path
 from unittest import mock
@@ -15,13 +15,11 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import pandas as pd
 
 import publish
 import vfi_utils as vfi
 from stages import blending, evidence, motion
 from stages.evaluation import detail, ssim
-from stages.footage import get_footage, list_sequences
 from stages.models import ask, load_model
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
@@ -75,17 +73,8 @@ def measure_clip(clip, model) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--called", default="", help="what the footage is, in words")
-    options = parser.parse_args()
-    publish.commit()
-    model, rows = load_model("motion"), []
-    for clip in list_sequences(get_footage()).query("split == 'test'").itertuples():
-        rows += measure_clip(clip, model)
-        print(f"measured {clip.sequence}", flush=True)
-    table = pd.DataFrame(rows).groupby(["footage", "spacing", "model"], sort=False, as_index=False).mean()
-    table = table.round({"psnr": 3, "ssim": 4, "detail": 3})
-    publish.write_results("ablation", table.assign(windows=WINDOWS_PER_CLIP), options.called)
+    measure = functools.partial(measure_clip, model=load_model("motion"))
+    publish.measure_clips("ablation", __doc__, measure, ["footage", "spacing", "model"], windows=WINDOWS_PER_CLIP)
 
 
 if __name__ == "__main__":

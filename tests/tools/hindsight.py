@@ -9,7 +9,6 @@ parts: flow that was not found, things that hide one another, pixels that were f
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
@@ -18,12 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import pandas as pd
 
 import publish
 import vfi_utils as vfi
 from stages import blending, motion
-from stages.footage import get_footage, list_sequences
 from stages.models import PathPredictor, predict_between
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
@@ -88,16 +85,7 @@ def measure_clip(clip) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--called", default="", help="what the footage is, in words")
-    options = parser.parse_args()
-    publish.commit()
-    rows = []
-    for clip in list_sequences(get_footage()).query("split == 'test'").itertuples():
-        rows += measure_clip(clip)
-        print(f"measured {clip.sequence}", flush=True)
-    table = pd.DataFrame(rows).groupby(["footage", "model"], sort=False, as_index=False).mean().round(3)
-    publish.write_results("hindsight", table.assign(windows=WINDOWS_PER_CLIP), options.called)
+    publish.measure_clips("hindsight", __doc__, measure_clip, ["footage", "model"], windows=WINDOWS_PER_CLIP)
 
 
 if __name__ == "__main__":

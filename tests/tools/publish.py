@@ -79,6 +79,27 @@ def write_results(name: str, table: pd.DataFrame, called: str) -> None:
     print(f"assets/results_{name}.csv")
 
 
+def measure_clips(name: str, about: str, measure, by: list[str], **facts) -> None:
+    """Run a tool that measures each test clip of VFI_DATASET, and write its table.
+
+    Args:
+        name: of the table.
+        about: of the tool, for `--help`.
+        measure: a function of a clip (a row of `list_sequences`) that returns rows, each a dict.
+        by: the columns that say what was measured; of the others the means are kept.
+        facts: columns that are the same in every row.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--called", default="", help="what the footage is, in words")
+    options, rows = parser.parse_args(), []
+    commit()
+    for clip in list_sequences(get_footage()).query("split == 'test'").itertuples():
+        rows += measure(clip)
+        print(f"measured {clip.sequence}", flush=True)
+    means = pd.DataFrame(rows).groupby(by, sort=False, as_index=False).mean().round(4)
+    write_results(name, means.assign(**facts), options.called)
+
+
 def publish_results(name: str, called: str) -> None:
     """Copy a summary, with what it was measured on, when, at which commit, and how long its models trained where."""
     table = pd.read_csv(vfi.work("results", f"summary_{name}.csv"))

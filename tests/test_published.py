@@ -104,6 +104,7 @@ def test_what_the_parts_of_motion_are_worth_is_what_the_page_says():
     cost = {tenths: own.loc["motion"] - own.loc[f"sharpened by 0.{tenths} more"] for tenths in (1, 2)}
     said = [f"{own.detail[f'sharpened by 0.{tenths} more']:.2f} for {cost[tenths].psnr:.2f} dB" for tenths in (1, 2)]
     assert f"a tenth more brings it to {said[0]}, two tenths to {said[1]}" in page
+    assert f"to {own.detail['motion']:.2f} at the same PSNR" in page
     assert own.detail["sharpened by 0.2 more"] > 0.95 > own.detail["motion"], "the price of 0.95 lies between"
     rules = [own.loc[name] for name in ("the rules alone", "the rules alone, rounded")]
     assert f"costs {rules[0].psnr - rules[1].psnr:.2f} dB" in page

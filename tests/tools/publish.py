@@ -443,18 +443,22 @@ def moments_table(path: Path) -> str:
     return "\n".join([*rows, "", caption])
 
 
+def caption_of_clips(table: pd.DataFrame) -> str:
+    """What stands under a table that `measure_clips` wrote."""
+    first = table.iloc[0]
+    return (
+        f"*{first.data}: PSNR in dB at a video's own spacing, means over {table.footage.nunique()} clips of "
+        f"{first.windows} windows. Measured {first.date} at commit {first.commit}.*"
+    )
+
+
 def hindsight_table(path: Path) -> str:
     """Table of PSNR when what the camera did is put right afterwards: means over clips, a line for each path."""
     table = pd.read_csv(path)
     means = table.groupby("model", sort=False).mean(numeric_only=True).drop(columns="windows")
     rows = [f"| | {' | '.join(means.columns)} |", "|---|" + "---:|" * len(means.columns)]
     rows += [f"| {name} | {' | '.join(f'{value:.2f}' for value in row)} |" for name, row in means.iterrows()]
-    first = table.iloc[0]
-    caption = (
-        f"*{first.data}: PSNR in dB at a video's own spacing, means over {table.footage.nunique()} clips of "
-        f"{first.windows} windows. Measured {first.date} at commit {first.commit}.*"
-    )
-    return "\n".join([*rows, "", caption])
+    return "\n".join([*rows, "", caption_of_clips(table)])
 
 
 def ablation_table(path: Path) -> str:
@@ -465,12 +469,7 @@ def ablation_table(path: Path) -> str:
     rows = ["| | PSNR | SSIM | detail | PSNR, the article's spacing |", "|---|" + "---:|" * 4]
     for name, row in own.iterrows():
         rows.append(f"| {name} | {row.psnr:.2f} | {row.ssim:.3f} | {row.detail:.2f} | {other.psnr[name]:.2f} |")
-    first = table.iloc[0]
-    caption = (
-        f"*{first.data}: dB at a video's own spacing, means over {table.footage.nunique()} clips of {first.windows} "
-        f"windows. Measured {first.date} at commit {first.commit}.*"
-    )
-    return "\n".join([*rows, "", caption])
+    return "\n".join([*rows, "", caption_of_clips(table)])
 
 
 TABLES = {

@@ -123,9 +123,10 @@ def mix(pictures: list, weights: list) -> np.ndarray:
 
 
 def between_sides(paths: Paths, side: int) -> np.ndarray:
-    """How far a side ends from where the other side fetches: float32 `[h, w]`, px of the grid."""
+    """How far a side ends from where the other side fetches: float32 `[h, w]`, px of a grid of `motion.GRID` px."""
     apart = paths.shifts[side] + paths.across[side] - paths.shifts[1 - side]
-    return np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
+    distance = np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
+    return distance / np.float32(paths.unit)
 
 
 def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:

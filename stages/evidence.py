@@ -59,8 +59,8 @@ def describe(paths: motion.Paths, fit) -> np.ndarray:
 
     For either side: how far the outer four places are from the straight line through the inner two, how far the
     one-sided shift is from the path's, the way between the inner two in units of 4 px (x and y of each), and how far
-    the two sides are apart. Then how far the outer four places are trusted, from either side; whether these slots hold
-    a frame; and the moment's position.
+    the two sides are apart; all in px of a grid of `motion.GRID` px. Then how far the outer four places are trusted,
+    from either side; whether these slots hold a frame; and the moment's position.
 
     Args:
         paths: from `motion.follow`.
@@ -68,8 +68,8 @@ def describe(paths: motion.Paths, fit) -> np.ndarray:
     """
     outer, described = [0, 1, 4, 5], []
     for side in range(2):
-        described += [*paths.bends[side, outer], one_sided(paths, side) - paths.shifts[side]]
-        described += [paths.across[side] / 4, blending.between_sides(paths, side)]
+        bent = [*paths.bends[side, outer], one_sided(paths, side) - paths.shifts[side], paths.across[side] / 4]
+        described += [*(part / np.float32(paths.unit) for part in bent), blending.between_sides(paths, side)]
     known = [float(paths.slots[slot] >= 0) for slot in outer] + [paths.position]
     seen = [np.arcsinh(fit(part)) for part in described]
     seen += [fit(part) for part in paths.trust[:, outer].reshape(-1, *paths.trust.shape[2:])]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from stages import motion
+
 keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
 keras.config.set_floatx("float32")
 
@@ -285,3 +287,4 @@ class MotionModel(keras.Model):
     """Model that weighs what paths fetch, as notebook 07's does; its layer "answer" says how."""
 
     follows_paths = True
+    grid = motion.FINE  # px, on which it has learned, and looks for, motion

@@ -65,6 +65,7 @@ class PathPredictor:
 
     frames: int = motion.SLOTS
     trusted: float = motion.TRUSTED
+    grid: int = motion.GRID
     follows_paths = True
 
 
@@ -273,7 +274,7 @@ class FramePredictor:
     """
 
     def __init__(self, model, tile: int = TILE):
-        self.model, self.tile = model, tile
+        self.model, self.tile, self.grid = model, tile, getattr(model, "grid", motion.GRID)
 
     def __call__(self, frames, times, t: float, flows=None) -> np.ndarray:
         """Frame at the moment `t`.
@@ -289,7 +290,7 @@ class FramePredictor:
         """
         slots = motion.fill_slots(times, t)
         if follows_paths(self.model):
-            flows = flows or motion.find_flows([motion.grid_copy(frame) for frame in frames])
+            flows = flows or motion.find_flows(frames, self.grid)
         if frames[0].shape[-1] == 4:
             colour, opaque = ([frame[..., part] for frame in frames] for part in (slice(3), [3, 3, 3]))
             colour, opaque = (self(part, times, t, flows) for part in (colour, opaque))

@@ -1,9 +1,8 @@
 """Find, follow, turn round, fetch: where the classic finds pixels (notebook 07), in numpy and OpenCV.
 
 A flow `[h, w, 2]` says for each pixel (x, y) of one frame where it is in another: at (x + flow[0], y + flow[1]).
-Flows are found on a copy of about 320x180 px, the grid, and paths are followed there: at 640x360 px a dense inverse
-search that stops at half the size gives the same, and larger frames gain nothing from a finer one. Pixels are fetched
-at full size.
+Flows are found on a copy, the grid, and paths are followed there: of about 320x180 px, or 480x270, which is as good
+as full size at 640x360 and takes twice the time. Pixels are fetched at full size.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-GRID = 320 * 180  # px: the area of the copies on which motion is found
+GRID = 320 * 180  # px: the area of the copies on which motion is found; distances are told in px of such a grid
+FINE = 480 * 270  # px: that of finer ones, of frames that have as many px
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
 CORES = os.cpu_count() or 2
 WORKERS = min(4, CORES)  # threads that follow and fetch for several moments at once
-TRUSTED = 2.0  # px of the grid: where flows there and back miss each other by this, a place is trusted by 1 / e
+TRUSTED = 2.0  # px of `GRID`: where flows there and back miss each other by this, a place is trusted by 1 / e
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Paths:
         shifts: float32 `[2, h, w, 2]`: for the inner frame before and the one after, what to add to a pixel's place to
             be where it is fetched.
         across: float32 `[2, h, w, 2]`: from there to where the same thing is in the other inner frame.
-        bends: float32 `[2, 6, h / 2, w / 2, 2]`: how far its place in each of the six slots is from the straight line
-            through these two; 0 in slots that no path goes through.
-        trust: float32 `[2, 6, h / 2, w / 2]`: how far its place in an outer slot is trusted, 0 to 1; elsewhere 0.
+        bends: float32 `[2, 6, h', w', 2]`, for every second or third pixel: how far its place in each of the six slots
+            is from the straight line through these two; 0 in slots that no path goes through.
+        trust: float32 `[2, 6, h', w']`: how far its place in an outer slot is trusted, 0 to 1; elsewhere 0.
         flows: float32 `[2, h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         moments: when the frames in the slots are: 0 is the inner frame before, 1 the one after; 0 where there is none.
@@ -52,6 +52,11 @@ class Paths:
     slots: tuple[int, ...]
     moments: tuple[float, ...]
     position: float
+
+    @property
+    def unit(self) -> float:
+        """Px of the grid in one of a grid of `GRID` px."""
+        return unit_of(*self.shifts.shape[1:3])
 
     def shift_to(self, side: int, slot: int) -> np.ndarray:
         """What to add to a pixel's place to be where it is in a slot, as found from a side: float32 `[h, w, 2]`."""
@@ -80,15 +85,23 @@ def workers() -> Iterator[ThreadPoolExecutor]:
         cv2.setNumThreads(before)
 
 
-def grid_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the copy on which motion is found: about the area of 320x180 px, in the frame's shape."""
-    scale = (GRID / (height * width)) ** 0.5
+def grid_size(height: int, width: int, grid: int = GRID) -> tuple[int, int]:
+    """Height and width of the copy of a frame on which motion is found, in the frame's shape.
+
+    Its area is about `grid` px, but not above the frame's, unless that is below `GRID`.
+    """
+    scale = (min(grid, max(GRID, height * width)) / (height * width)) ** 0.5
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
-def grid_copy(frame: np.ndarray) -> np.ndarray:
+def unit_of(height: int, width: int) -> float:
+    """Px of a grid in one of a grid of `GRID` px."""
+    return (height * width / GRID) ** 0.5
+
+
+def grid_copy(frame: np.ndarray, grid: int = GRID) -> np.ndarray:
     """Grey copy of a frame at the size of the grid: uint8 `[H, W, 3]` (a fourth channel is not seen) -> `[h, w]`."""
-    height, width = grid_size(*frame.shape[:2])
+    height, width = grid_size(*frame.shape[:2], grid)
     kernel = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
     return cv2.resize(cv2.cvtColor(frame[..., :3], cv2.COLOR_RGB2GRAY), (width, height), interpolation=kernel)
 
@@ -101,8 +114,9 @@ def find_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return search.calc(first, second, None)
 
 
-def find_flows(copies) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Flows `[h, w, 2]` between consecutive grey copies, uint8 `[h, w]`, as pairs: there and back."""
+def find_flows(frames, grid: int = GRID) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Flows `[h, w, 2]` between consecutive frames, uint8 `[H, W, 3]`, on their grid, as pairs: there and back."""
+    copies = [grid_copy(frame, grid) for frame in frames]
     return [(find_flow(a, b), find_flow(b, a)) for a, b in zip(copies[:-1], copies[1:])]
 
 
@@ -152,25 +166,28 @@ def follow(flows: list, times, t: float, frames: int = SLOTS, trusted: float = T
     """Paths of what is seen at the moment `t`: polynomials through its places in the frames around.
 
     A path is known where it starts, in an inner frame, and needed where it arrives, at the wanted moment. A fixed point
-    turns it round: u <- -M(y + u), where M is the displacement until `t`. How it bends is found at every second pixel.
+    turns it round: u <- -M(y + u), where M is the displacement until `t`. How it bends is found at every second pixel,
+    and on a finer grid at fewer.
 
     Args:
         flows: pairs (there, back) of consecutive frames, float32 `[h, w, 2]`; n - 1 for n frames.
         times: of the n frames, increasing, in any unit; they need not be evenly spaced.
         t: the wanted moment, between two of them.
         frames: through how many of them paths are laid at most: 2, 4 or 6.
-        trusted: px of the grid; see `trace`. Infinite: every place is trusted.
+        trusted: px of a grid of `GRID` px; see `trace`. Infinite: every place is trusted.
     """
     slots, here = fill_slots(times, t), pixel_grid(*flows[0][0].shape[:2])
-    size, half = here.shape[1::-1], (here.shape[1] // 2, here.shape[0] // 2)
+    unit = unit_of(*here.shape[:2])
+    size, few = here.shape[1::-1], [int(side / (1 + max(1, unit))) for side in here.shape[1::-1]]
+    trusted = trusted * unit
     when = [(moment - times[slots[2]]) / (times[slots[3]] - times[slots[2]]) for moment in (*times, t)]
     *moments, position = (float(when[slot]) if slot >= 0 else 0.0 for slot in (*slots, len(times)))
     found = []
     for side, flow in enumerate(flows[slots[2]]):
         share = np.float32(steps(position, side))
-        start = cv2.resize(here - share * flow, half)
+        start = cv2.resize(here - share * flow, few)
         guess = lay_path(*trace(flows, slots, 2 + side, start, min(frames, 4), trusted), moments, position)
-        moved, trust = trace(flows, slots, 2 + side, cv2.resize(here, half) - guess, frames, trusted)
+        moved, trust = trace(flows, slots, 2 + side, cv2.resize(here, few) - guess, frames, trusted)
         bends = lay_path(moved, trust, moments, position) - share * moved[3 - side]
         across = sample(flow, here - cv2.resize(guess, size))
         straight = np.array([steps(moment, side) for moment in moments], np.float32)[:, None, None, None]

@@ -111,7 +111,7 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
         `[k c, k c, 11]`, or half of that where k is even; "description" float16 `[c / 2, c / 2, 39]`; and "truth" uint8
         `[k c, k c, 3]`. k is `evidence.copy_scale`, and c is `crop`.
     """
-    flows = motion.find_flows([motion.grid_copy(frame) for frame in neighbours])
+    flows = motion.find_flows(neighbours, motion.FINE)
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(neighbours, paths)
     description = evidence.look(neighbours, paths, pictures, weights)[-1].astype(np.float16)

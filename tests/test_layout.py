@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {  # what each file may import of ours
     "vfi_utils": set(),
     "stages": set(),
-    "layers": set(),
     "diagram": set(),
     "shots": set(),
     "ffmpeg": set(),
     "markers": {"vfi_utils"},
     "motion": set(),
+    "layers": {"motion"},
     "blending": {"motion"},
     "seqinfo": {"vfi_utils"},
     "download": {"vfi_utils"},

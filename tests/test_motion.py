@@ -54,7 +54,7 @@ def shaken_street(times, height=96, width=160):
 
 
 def paths_of(frames, times=VIDEO, t=0.0):
-    return motion.follow(motion.find_flows([motion.grid_copy(frame) for frame in frames]), times, t)
+    return motion.follow(motion.find_flows(frames), times, t)
 
 
 def some_weights(model):
@@ -322,7 +322,7 @@ def test_even_motion_is_described_as_straight_and_few_frames_are_told():
     for side in range(2):
         assert np.abs(described[..., 13 * side : 13 * side + 8]).max() < 1e-5, "no bend"
         assert np.abs(described[..., 13 * side + 8 : 13 * side + 10]).max() < 1e-5, "alone is the same"
-        across = np.sinh(described[..., 13 * side + 10 : 13 * side + 12]) * 4
+        across = np.sinh(described[..., 13 * side + 10 : 13 * side + 12]) * 4 * paths.unit  # px of this grid
         assert np.abs(across - np.float32([2, 1]) * (1 - 2 * side)).max() < 1e-4
         assert np.abs(described[..., 13 * side + 12]).max() < 1e-4, "both sides say the same"
     assert (described[..., 26:34] == 1).all(), "all are trusted"

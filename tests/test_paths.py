@@ -185,7 +185,7 @@ def test_what_one_side_hides_is_taken_from_the_other():
     frames = [texture(time) for time in (*VIDEO, 0)]
     for time, frame in zip((*VIDEO, 0), frames):
         frame[30:70, 110 + 8 * -time :] = (250, 40, 40)
-    flows = motion.find_flows([motion.grid_copy(frame) for frame in frames[:6]])
+    flows = motion.find_flows(frames[:6])
     six, two = (blending.fetch_pictures(frames[:6], motion.follow(flows, VIDEO, 0, count))[1] for count in (6, 2))
     covered = np.s_[17:33, 52:54]  # of the copies of half the size; the block's edge is at 110 px in the middle
     share = [(np.sum(weights[:4:2], 0) / np.sum(weights[:4], 0))[covered].mean() for weights in (six, two)]

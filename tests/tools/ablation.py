@@ -29,7 +29,7 @@ NONE = -20.0  # a number that leaves a picture no weight
 
 def change_answers(model, frames, times) -> dict[str, np.ndarray]:
     """Frames at time 0 by `motion`, changed in one way each: n of uint8 `[H, W, 3]` -> {what changed: `[H, W, 3]`}."""
-    flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
+    flows = motion.find_flows(frames, model.grid)
     paths = motion.follow(flows, times, 0)
     pictures, weights = evidence.gather(frames, paths)
     answer = ask(model, frames, paths, pictures, weights)

@@ -56,7 +56,7 @@ def predict_straight(neighbours: np.ndarray, times, t: float) -> np.ndarray:
     """
     made = []
     for frames in neighbours:
-        flows = motion.find_flows([motion.grid_copy(frame) for frame in frames])
+        flows = motion.find_flows(frames)
         curve, line = (motion.follow(flows, times, t, count) for count in (6, 2))
         made.append(blending.predict_along(frames, dataclasses.replace(curve, shifts=line.shifts, across=line.across)))
     return np.stack(made)

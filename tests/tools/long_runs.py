@@ -120,7 +120,7 @@ def move(neighbours: np.ndarray) -> np.ndarray:
     """
     moved = []
     for window in neighbours:
-        flows = motion.find_flows([motion.grid_copy(frame) for frame in window])
+        flows = motion.find_flows(window)
         paths = motion.follow(flows, vfi.window_times(), 0)
         six = [motion.fetch(frame, paths.shift_to(slot // 3, slot)) for slot, frame in enumerate(window)]
         moved.append([*six[:3], *[blending.predict_along(window, paths)] * 2, *six[3:]])

@@ -1,6 +1,7 @@
 """The peers draw the frame half-way, and only that: footage that moves evenly, and footage that stands still."""
 
 import importlib.util
+import shutil
 
 import ablation
 import numpy as np
@@ -89,6 +90,34 @@ def test_every_frame_that_was_left_out_is_measured_at_its_moment(tmp_path, monke
     assert psnr["path, the middle of a middle"][4, "1/2"] == psnr["path"][4, "1/2"], "its halves are the path's"
 
 
+def test_pairs_are_measured_as_their_archives_unpack(tmp_path):
+    wide = texture(HEIGHT, 2 * WIDTH, seed=5)
+    for name, left in (("Grove2", 10), ("Urban3", 30)):
+        for file, x in (
+            ("other-data/{}/frame10", -2),
+            ("other-gt-interp/{}/frame10i11", 0),
+            ("other-data/{}/frame11", 2),
+        ):
+            path = tmp_path / f"{file.format(name)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(wide[:, left + x : left + x + WIDTH]).save(path)
+    with pytest.raises(FileNotFoundError, match="UCF101"):
+        peers.measure_pairs(tmp_path)
+    shutil.copytree(tmp_path / "other-data", tmp_path / "ucf101_interp_ours")
+    for folder in (tmp_path / "ucf101_interp_ours").iterdir():
+        for old, new in (("frame10", "frame_00"), ("frame11", "frame_02")):
+            (folder / f"{old}.png").rename(folder / f"{new}.png")
+        shutil.copy(tmp_path / "other-gt-interp" / folder.name / "frame10i11.png", folder / "frame_01_gt.png")
+    table = peers.measure_pairs(tmp_path)
+    assert set(table.benchmark) == set(peers.PAIRS) and (table.pairs == 2).all()
+    for measure in ("psnr", "error"):
+        both = table.pivot(index="model", columns="benchmark", values=measure)
+        assert (both["UCF101"] == both["Middlebury OTHER"]).all(), "the same pictures"
+    psnr = table[table.benchmark == "UCF101"].set_index("model").psnr
+    assert psnr["path"] > psnr["average"] + 10 and psnr["motion"] > psnr["average"] + 10
+    assert table.query("model == 'path'").against_path.unique().tolist() == ["+0.00 (+0.00 to +0.00)"]
+
+
 def test_the_camera_is_what_most_of_the_picture_does():
     places = motion.pixel_grid(60, 100)
     camera = np.array([[0.01, -0.02], [0.02, 0.01], [-0.8, 0.4]])
@@ -113,6 +142,6 @@ def test_of_motion_the_answer_alone_is_changed():
     made = ablation.change_answers(model, window, times)
     assert (made["motion"] == predict_between(model, window[None], times, 0)[0]).all()
     frames = [frame.tobytes() for frame in made.values()]
-    assert len(frames) == 9 and len({*frames}) >= 8  # in frames this small, the copy may have their size already
+    assert len(frames) == 10 and len({*frames}) >= 8  # in frames this small, copy and grid may be the same already
     detail = {name: ablation.detail(frame[None], wide[None, :, 20 : 20 + WIDTH])[0] for name, frame in made.items()}
     assert detail["motion"] < detail["sharpened by 0.1 more"] < detail["sharpened by 0.2 more"]

@@ -15,8 +15,9 @@ ELSEWHERE = vfi.ASSETS / "results_elsewhere.csv"  # in columns of its own
 WHY = set(vfi.ASSETS.glob("results_why_*.csv"))  # of notebook 06, a row a run
 MOMENTS = vfi.ASSETS / "results_moments.csv"  # a row a clip, moment and model
 HINDSIGHT = vfi.ASSETS / "results_hindsight.csv"  # a row a clip and path
+PAIRS = vfi.ASSETS / "results_pairs.csv"  # a row a benchmark and model
 ABLATION = vfi.ASSETS / "results_ablation.csv"  # a row a clip, spacing and change
-RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE, MOMENTS, HINDSIGHT, ABLATION} - WHY)
+RESULTS = sorted(set(vfi.ASSETS.glob("results_*.csv")) - {ELSEWHERE, MOMENTS, HINDSIGHT, ABLATION, PAIRS} - WHY)
 BASELINES = {"average", "nearest", "path"}
 
 
@@ -98,7 +99,7 @@ def test_what_six_frames_bring_is_the_camera_as_the_pages_say():
 
 def test_what_the_parts_of_motion_are_worth_is_what_the_page_says():
     table = pd.read_csv(ABLATION)
-    assert (table.groupby(["footage", "spacing"]).model.nunique() == 9).all() and table.footage.nunique() == 8
+    assert (table.groupby(["footage", "spacing"]).model.nunique() == 10).all() and table.footage.nunique() == 8
     means = table.groupby(["spacing", "model"]).mean(numeric_only=True)
     own, page = means.loc["video"], " ".join((vfi.ASSETS / "RESULTS.md").read_text(encoding="utf-8").split())
     cost = {tenths: own.loc["motion"] - own.loc[f"sharpened by 0.{tenths} more"] for tenths in (1, 2)}

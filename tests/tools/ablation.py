@@ -20,7 +20,7 @@ import publish
 import vfi_utils as vfi
 from stages import blending, evidence, motion
 from stages.evaluation import detail, ssim
-from stages.models import ask, load_model
+from stages.models import ask, load_model, predict_weighed
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
 OUTER = slice(4, 8)  # of the pictures of `evidence.gather`, those of the outer four frames
@@ -54,6 +54,9 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
     with mock.patch.object(evidence, "SEEN", 4 * evidence.SEEN):
         closer = ask(model, frames, paths, pictures, weights)
         made["looks at four times the area"] = evidence.compose(pictures, weights, closer)
+    made["finds motion on the grid of path"] = predict_weighed(
+        model, frames, motion.follow(motion.find_flows(frames), times, 0)
+    )
     return made
 
 

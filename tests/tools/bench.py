@@ -194,31 +194,35 @@ def parts_of_a_frame(folder: Path, footage: str) -> list[dict]:
 
 def time_parts(model, frames: np.ndarray) -> dict[str, float]:
     """Milliseconds of each part, median of five, for the middle of six frames, uint8 `[6, H, W, 3]`."""
-    copies = [motion.grid_copy(frame) for frame in frames]
-    flows, times, network = motion.find_flows(copies), vfi.window_times("video"), inside(model, "answer")
-    paths = motion.follow(flows, times, 0)
-    pictures, weights = evidence.gather(frames, paths)
-    seen = [part[None] for part in evidence.look(frames, paths, pictures, weights)]
-    answer, known = ask(model, frames, paths, pictures, weights), blending.fetch_pictures(frames, paths)
+    times, network = vfi.window_times("video"), inside(model, "answer")
+    grids = {"path": motion.GRID, "motion": model.grid}
+    flows = {name: motion.find_flows(frames, grid) for name, grid in grids.items()}
+    paths = {name: motion.follow(found, times, 0) for name, found in flows.items()}
+    pictures, weights = evidence.gather(frames, paths["motion"])
+    seen = [part[None] for part in evidence.look(frames, paths["motion"], pictures, weights)]
+    answer = ask(model, frames, paths["motion"], pictures, weights)
+    known = blending.fetch_pictures(frames, paths["path"])
 
-    def milliseconds(step) -> float:
+    def milliseconds(step, *arguments) -> float:
         seconds = []
         for _ in range(6):
             started = time.perf_counter()
-            step()
+            step(*arguments)
             seconds.append(time.perf_counter() - started)
         return 1000 * np.median(seconds[1:])
 
-    taken = {
-        "path, find (two flows)": milliseconds(lambda: motion.find_flows(copies[2:4])),
-        "path, follow": milliseconds(lambda: motion.follow(flows, times, 0)),
-        "path, fetch and weigh": milliseconds(lambda: blending.fetch_pictures(frames, paths)),
-        "path, blend": milliseconds(lambda: blending.blend(*known)),
-        "motion, look": milliseconds(lambda: evidence.look(frames, paths, pictures, weights)),
-        "motion, network": milliseconds(lambda: network.predict_on_batch(seen)),
-        "motion, compose": milliseconds(lambda: evidence.compose(pictures, weights, answer)),
+    taken = {}
+    for name, grid in grids.items():
+        taken[f"{name}, find (two flows)"] = milliseconds(motion.find_flows, frames[2:4], grid)
+        taken[f"{name}, follow"] = milliseconds(motion.follow, flows[name], times, 0)
+    taken |= {
+        "path, fetch and weigh": milliseconds(blending.fetch_pictures, frames, paths["path"]),
+        "path, blend": milliseconds(blending.blend, *known),
+        "motion, look": milliseconds(evidence.look, frames, paths["motion"], pictures, weights),
+        "motion, network": milliseconds(network.predict_on_batch, seen),
+        "motion, compose": milliseconds(evidence.compose, pictures, weights, answer),
     }
-    more = milliseconds(lambda: evidence.gather(frames, paths)) - taken["path, fetch and weigh"]
+    more = milliseconds(evidence.gather, frames, paths["motion"]) - taken["path, fetch and weigh"]
     return taken | {"motion, six pictures more": more}
 
 

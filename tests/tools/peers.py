@@ -3,6 +3,10 @@
 python tests/tools/peers.py --called "what the footage is" # of VFI_DATASET: assets/results_peers.csv
 python tests/tools/peers.py --video --called "..."         # and ours, clips as they are: assets/results_video.csv
 python tests/tools/peers.py --moments --called "..."       # ours, at thirds and quarters: assets/results_moments.csv
+python tests/tools/peers.py --pairs FOLDER                 # and ours, two frames alone: assets/results_pairs.csv
+
+FOLDER holds the pairs that everybody measures on, as their archives unpack: `other-data/` and `other-gt-interp/` of
+Middlebury (https://vision.middlebury.edu/flow/data/), and `ucf101_interp_ours/` of Liu et al. 2017 (UCF101).
 
 Both peers are functions of the neighbours, uint8 `[B, 6, H, W, 3]` -> uint8 `[B, H, W, 3]`, as `evaluate` takes
 them. Their settings were chosen on training clips, never on those measured here.
@@ -31,9 +35,13 @@ from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
 from stages.interpolation import interpolate_shot
-from stages.models import PathPredictor, load_model
+from stages.models import PathPredictor, load_model, predict_between
 
 WINDOWS_PER_SEQUENCE = 24  # as in assets/results_street.csv
+PAIRS = {  # the true frames of each benchmark, and the frames before and after
+    "Middlebury OTHER": ("other-gt-interp/*/frame10i11.png", "other-data/{}/frame10.png", "other-data/{}/frame11.png"),
+    "UCF101": tuple(f"ucf101_interp_ours/{file}.png" for file in ("*/frame_01_gt", "{}/frame_00", "{}/frame_02")),
+}
 YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # full range
 MINTERPOLATE = "minterpolate=fps=2:mi_mode=mci:mc_mode=aobmc:me_mode=bidir:mb_size=8:search_param=64:scd=none"
 
@@ -145,7 +153,11 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
 
 PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
 STRAIGHT = {f"path, {frames} frames": PathPredictor(frames) for frames in (2, 4)}
-CLIPS = PEERS | STRAIGHT | {"path, all places trusted": PathPredictor(trusted=np.inf), "motion": "motion"}
+OTHERWISE = {
+    "path, all places trusted": PathPredictor(trusted=np.inf),
+    "path, finer grid": PathPredictor(grid=motion.FINE),
+}
+CLIPS = PEERS | STRAIGHT | OTHERWISE | {"motion": "motion"}
 
 
 def measure_videos() -> pd.DataFrame:
@@ -197,16 +209,51 @@ def measure_moments() -> pd.DataFrame:
     return table.agg(psnr=("psnr", "mean"), frames=("psnr", "size")).round(3)
 
 
+def measure_pairs(folder: Path) -> pd.DataFrame:
+    """PSNR and error where nothing but the frames before and after is given: a row for each benchmark and model.
+
+    The error is what others call interpolation error: the mean absolute difference, in levels, of rounded frames.
+    """
+    peer = {"OpenCV dense inverse search": dense_inverse_search}
+    predictors = {"motion": load_model("motion"), "path": PathPredictor(), **OTHERWISE, **peer, "average": vfi.average}
+    rows = []
+    for benchmark, (truths, *beside) in PAIRS.items():
+        found = sorted(folder.glob(truths))
+        if not found:
+            raise FileNotFoundError(f"No {truths} in {folder}: unpack the archives of {benchmark} there.")
+        for path in found:
+            files = [path, *(folder / file.format(path.parent.name) for file in beside)]
+            truth, *pair = (cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files)
+            for name, model in predictors.items():
+                frame = predict_between(model, np.stack(pair)[None], (-1, 1), 0)
+                row = {"benchmark": benchmark, "pair": path.parent.name, "model": name}
+                error = np.abs(frame[0].astype(int) - truth).mean()
+                rows.append(row | {"psnr": vfi.psnr(frame, truth[None])[0], "error": error})
+        print(f"measured {benchmark}: {len(found)} pairs", flush=True)
+    table = pd.DataFrame(rows)
+    scores = table.pivot(index=["benchmark", "pair"], columns="model", values="psnr")
+    grouped = table.groupby(["benchmark", "model"], sort=False)
+    means = grouped.agg(psnr=("psnr", "mean"), error=("error", "mean"), pairs=("pair", "size")).round(3).reset_index()
+    against = [
+        publish.interval((scores[row.model] - scores.path)[row.benchmark].to_numpy()) for row in means.itertuples()
+    ]
+    return means.assign(against_path=against)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--called", default="", help="what the footage is, in words")
     parser.add_argument("--video", action="store_true", help="measure clips as they are, at both spacings, ours too")
     parser.add_argument("--moments", action="store_true", help="measure ours at thirds and quarters of the way")
+    parser.add_argument("--pairs", type=Path, help="folder of Middlebury's and UCF101's pairs, to measure ours on")
     options = parser.parse_args()
     publish.commit()
     cv2.setNumThreads(1)  # ffmpeg has one, too
-    if options.moments:
+    if options.pairs:
+        publish.write_results("pairs", measure_pairs(options.pairs), options.called or " and ".join(PAIRS))
+    elif options.moments:
         publish.write_results("moments", measure_moments(), options.called)
+    if options.pairs or options.moments:
         return
     name = "video" if options.video else "peers"
     if options.video:

@@ -472,7 +472,21 @@ def ablation_table(path: Path) -> str:
     return "\n".join([*rows, "", caption_of_clips(table)])
 
 
+def pairs_table(path: Path) -> str:
+    """Table of what was measured on pairs of frames, a part for each benchmark, the least error first."""
+    table = pd.read_csv(path).sort_values(["benchmark", "error"])
+    columns = ["error, levels", "PSNR", "against path, 95% of pairs"]
+    rows = [f"| | | {' | '.join(columns)} |", "|---|---|" + "---:|" * len(columns)]
+    for row in table.itertuples():
+        against = "-" if row.model == "path" else row.against_path
+        where = f"{row.benchmark}, {row.pairs} pairs"
+        rows.append(f"| {where} | {row.model} | {row.error:.2f} | {row.psnr:.2f} | {against} |")
+    first = table.iloc[0]
+    return "\n".join([*rows, "", f"*{first.data}, two frames alone. Measured {first.date} at commit {first.commit}.*"])
+
+
 TABLES = {
+    "pairs": pairs_table,
     "ablation": ablation_table,
     "hindsight": hindsight_table,
     "moments": moments_table,

@@ -113,6 +113,8 @@ def test_pairs_are_measured_as_their_archives_unpack(tmp_path):
     for measure in ("psnr", "error"):
         both = table.pivot(index="model", columns="benchmark", values=measure)
         assert (both["UCF101"] == both["Middlebury OTHER"]).all(), "the same pictures"
+    repeats = table.set_index("model").repeats
+    assert (repeats["path"] == 0).all() and (table.repeats <= 2).all()
     psnr = table[table.benchmark == "UCF101"].set_index("model").psnr
     assert psnr["path"] > psnr["average"] + 10 and psnr["motion"] > psnr["average"] + 10
     assert table.query("model == 'path'").against_path.unique().tolist() == ["+0.00 (+0.00 to +0.00)"]

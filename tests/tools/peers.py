@@ -153,11 +153,9 @@ def dense_inverse_search(neighbours: np.ndarray) -> np.ndarray:
 
 PEERS = {"ffmpeg minterpolate": minterpolate, "OpenCV dense inverse search": dense_inverse_search}
 STRAIGHT = {f"path, {frames} frames": PathPredictor(frames) for frames in (2, 4)}
-OTHERWISE = {
-    "path, all places trusted": PathPredictor(trusted=np.inf),
-    "path, finer grid": PathPredictor(grid=motion.FINE),
-}
-CLIPS = PEERS | STRAIGHT | OTHERWISE | {"motion": "motion"}
+FINER = {"path, finer grid": PathPredictor(grid=motion.FINE)}
+TRUSTING = {"path, all places trusted": PathPredictor(trusted=np.inf)}
+CLIPS = PEERS | STRAIGHT | TRUSTING | FINER | {"motion": "motion"}
 
 
 def measure_videos() -> pd.DataFrame:
@@ -212,10 +210,11 @@ def measure_moments() -> pd.DataFrame:
 def measure_pairs(folder: Path) -> pd.DataFrame:
     """PSNR and error where nothing but the frames before and after is given: a row for each benchmark and model.
 
-    The error is what others call interpolation error: the mean absolute difference, in levels, of rounded frames.
+    The error is what others call interpolation error: the mean absolute difference, in levels, of rounded frames. A
+    pair "repeats" if one of the two is nearer to the true frame than what was predicted, by 3 dB.
     """
     peer = {"OpenCV dense inverse search": dense_inverse_search}
-    predictors = {"motion": load_model("motion"), "path": PathPredictor(), **OTHERWISE, **peer, "average": vfi.average}
+    predictors = {"motion": load_model("motion"), "path": PathPredictor(), **FINER, **peer, "average": vfi.average}
     rows = []
     for benchmark, (truths, *beside) in PAIRS.items():
         found = sorted(folder.glob(truths))
@@ -224,16 +223,20 @@ def measure_pairs(folder: Path) -> pd.DataFrame:
         for path in found:
             files = [path, *(folder / file.format(path.parent.name) for file in beside)]
             truth, *pair = (cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files)
+            nearest = vfi.psnr(np.stack(pair), np.stack([truth, truth])).max()
             for name, model in predictors.items():
                 frame = predict_between(model, np.stack(pair)[None], (-1, 1), 0)
                 row = {"benchmark": benchmark, "pair": path.parent.name, "model": name}
-                error = np.abs(frame[0].astype(int) - truth).mean()
-                rows.append(row | {"psnr": vfi.psnr(frame, truth[None])[0], "error": error})
+                row["psnr"], row["error"] = vfi.psnr(frame, truth[None])[0], np.abs(frame[0].astype(int) - truth).mean()
+                rows.append(row | {"repeats": nearest > row["psnr"] + 3})
         print(f"measured {benchmark}: {len(found)} pairs", flush=True)
     table = pd.DataFrame(rows)
     scores = table.pivot(index=["benchmark", "pair"], columns="model", values="psnr")
     grouped = table.groupby(["benchmark", "model"], sort=False)
-    means = grouped.agg(psnr=("psnr", "mean"), error=("error", "mean"), pairs=("pair", "size")).round(3).reset_index()
+    means = grouped.agg(
+        psnr=("psnr", "mean"), error=("error", "mean"), pairs=("pair", "size"), repeats=("repeats", "sum")
+    )
+    means = means.round(3).reset_index()
     against = [
         publish.interval((scores[row.model] - scores.path)[row.benchmark].to_numpy()) for row in means.itertuples()
     ]

@@ -61,7 +61,13 @@ def model_file(name_or_path: str | Path, untrained: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class PathPredictor:
-    """The classic of `stages/motion.py` as a predictor: pixels fetched along paths, as `motion.follow` lays them."""
+    """The classic of `stages/motion.py` as a predictor: pixels fetched along paths, as `motion.follow` lays them.
+
+    Attributes:
+        frames: through how many frames paths are laid at most: 2, 4 or 6.
+        trusted: of `motion.follow`.
+        grid: px of the copies on which motion is found; see `motion.grid_size`.
+    """
 
     frames: int = motion.SLOTS
     trusted: float = motion.TRUSTED

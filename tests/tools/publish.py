@@ -35,7 +35,7 @@ import pandas as pd
 
 import vfi_utils as vfi
 from definitions import network
-from stages import path_crops, training
+from stages import motion, path_crops, training
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
 from stages.models import BASELINES, gpu_name, load_model
@@ -286,6 +286,7 @@ def publish_model(run_name: str, called: str) -> None:
         + f"{' on the copy that it looks at, up to four times as much of the frames' * weighs} |",
         *([f"| {FIRST} | {first} |"] if further else []),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
+        *([f"| motion is found on | copies of at most {model.grid:,} px; `path` uses {motion.GRID:,} |"] * weighs),
         f"| loss | {settings['loss']}{further and '; before: ' + facts['loss'] or ''} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
         f"| precision while training | {precision}; stored as float32 |",

@@ -42,8 +42,8 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
 
     answers = {
         "motion": answer,
+        "sharpened by 0.1 less": changed(answer, finest, 1, -0.1),
         "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
-        "sharpened by 0.2 more": changed(answer, finest, 1, 0.2),
         "not sharpened": changed(answer, slice(finest, None), 0),
         "no outer frames": changed(answer, OUTER, 0, NONE),
         "the rules alone": rules,

@@ -331,6 +331,20 @@ def test_even_motion_is_described_as_straight_and_few_frames_are_told():
     assert few[0, 0, -5:].tolist() == [0, 1, 1, 0, 0.5]
 
 
+def test_distances_are_told_alike_on_either_grid():
+    frames = shaken_street(VIDEO, 360, 640)
+    grids = {motion.GRID: (180, 320), motion.FINE: (270, 480)}
+    described = []
+    for grid, size in grids.items():
+        paths = motion.follow(motion.find_flows(frames, grid), VIDEO, 0)
+        assert paths.shifts.shape[1:3] == size
+        seen = evidence.describe(paths, lambda part: cv2.resize(part, (80, 45)))
+        described.append(np.sinh(np.median(seen[..., : 2 * 13], axis=(0, 1))))
+    told = np.abs(described)
+    assert told.max() > 0.3, "it moves and bends"
+    assert (np.abs(told[0] - told[1]) < 0.03 + 0.05 * told[0]).all()
+
+
 @pytest.mark.parametrize("height, width", [(90, 160), (37, 53), (64, 64), (360, 640), (540, 960)])
 def test_the_network_begins_as_the_rule_at_any_size(weighing, height, width):
     frames = [cv2.resize(frame, (width, height)) for frame in shaken_street((*VIDEO, 0))]
@@ -349,8 +363,9 @@ def test_few_frames_and_any_moment(weighing, times, t):
     assert vfi.psnr(frames[-1:], predicted)[0] > vfi.psnr(frames[-1:], average)[0] + 3
 
 
-def test_a_shot_is_predicted_at_any_moment(weighing):
-    model, frames = some_weights(weighing()), shaken_street(range(6))
+@pytest.mark.parametrize("size", [(96, 160), (300, 500)])  # of the larger ones its grid is finer
+def test_a_shot_is_predicted_at_any_moment(weighing, size):
+    model, frames = some_weights(weighing()), shaken_street(range(6), *size)
     made = list(interpolation.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
     assert np.array_equal(made[0], frames[0]) and np.array_equal(made[3], frames[5])
     assert np.array_equal(made[1], predict_between(model, frames[None, :4], range(4), 1 / 3)[0])

@@ -204,6 +204,19 @@ def test_what_passes_a_background_that_stands_is_not_erased():
     assert np.abs(predicted.astype(int) - frames[6])[disc > 0].mean() < 12
 
 
+@pytest.mark.parametrize(
+    "size, quick, fine",
+    [
+        ((90, 160), (180, 320), (180, 320)),
+        ((225, 400), (180, 320), (225, 400)),
+        ((360, 640), (180, 320), (270, 480)),
+        ((2160, 3840), (180, 320), (270, 480)),
+    ],
+)
+def test_a_finer_grid_is_no_finer_than_its_frame(size, quick, fine):
+    assert motion.grid_size(*size) == quick and motion.grid_size(*size, motion.FINE) == fine
+
+
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (91, 161), (270, 480), (33, 400)])
 def test_any_size(size):
     frames = np.stack([cv2.resize(texture(2 * time), size[::-1]) for time in VIDEO])[None]

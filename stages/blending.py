@@ -125,8 +125,8 @@ def mix(pictures: list, weights: list) -> np.ndarray:
 def between_sides(paths: Paths, side: int) -> np.ndarray:
     """How far a side ends from where the other side fetches: float32 `[h, w]`, px of a grid of `motion.GRID` px."""
     apart = paths.shifts[side] + paths.across[side] - paths.shifts[1 - side]
-    distance = np.linalg.norm(apart, axis=-1)  # cv2.magnitude differs in the last digit from call to call
-    return distance / np.float32(paths.unit)
+    apart *= apart
+    return np.sqrt(apart[..., 0] + apart[..., 1]) / np.float32(paths.unit)  # numpy's norm takes ten times as long
 
 
 def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -251,7 +251,7 @@ def lay_path(moved: np.ndarray, trust: np.ndarray, moments, position: float) -> 
 
 def fetch(frame: np.ndarray, shift: np.ndarray, kernel: int = cv2.INTER_CUBIC) -> np.ndarray:
     """Pixels, uint8 `[H, W, 3]`, fetched from where `shift` says: float32 `[h, w, 2]`, px of the grid."""
-    height, width = frame.shape[:2]
-    scale = np.array([width / shift.shape[1], height / shift.shape[0]], np.float32)
-    at = cv2.resize(shift * scale, (width, height), interpolation=cv2.INTER_LINEAR)
+    (height, width), (tall, wide) = frame.shape[:2], shift.shape[:2]
+    scales = np.tile(np.array([width / wide, height / tall], np.float32), wide)  # a row of them: numpy likes long ones
+    at = cv2.resize((shift.reshape(tall, -1) * scales).reshape(shift.shape), (width, height))
     return sample(frame, cv2.add(at, pixel_grid(height, width)), kernel)

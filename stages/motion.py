@@ -38,7 +38,7 @@ class Paths:
         bends: float32 `[2, 6, h', w', 2]`, for every second or third pixel: how far its place in each of the six slots
             is from the straight line through these two; 0 in slots that no path goes through.
         trust: float32 `[2, 6, h', w']`: how far its place in an outer slot is trusted, 0 to 1; elsewhere 0.
-        flows: two of float32 `[h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
+        flows: float32 `[2, h, w, 2]`: where what stands at a pixel of one inner frame is in the other.
         slots: index of the frame in each slot, -1 where there is none. Slots 2 and 3 are the inner frames.
         moments: when the frames in the slots are: 0 is the inner frame before, 1 the one after; 0 where there is none.
         position: where the wanted moment lies between the inner frames, 0 to 1.
@@ -48,7 +48,7 @@ class Paths:
     across: np.ndarray
     bends: np.ndarray
     trust: np.ndarray
-    flows: tuple[np.ndarray, np.ndarray]
+    flows: np.ndarray
     slots: tuple[int, ...]
     moments: tuple[float, ...]
     position: float
@@ -194,7 +194,7 @@ def follow(flows: list, times, t: float, frames: int = SLOTS, trusted: float = T
         known = trust.any(axis=(1, 2))[:, None, None, None]
         shift = -share * across - cv2.resize(bends, size)
         found.append((shift, across, known * (moved - straight * moved[3 - side]), trust))
-    return Paths(*map(np.stack, zip(*found)), flows[slots[2]], slots, tuple(moments), position)
+    return Paths(*map(np.stack, zip(*found)), np.stack(flows[slots[2]]), slots, tuple(moments), position)
 
 
 def trace(flows: list, slots, origin: int, points: np.ndarray, frames: int, trusted: float) -> tuple:

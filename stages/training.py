@@ -135,7 +135,7 @@ def log_error_and_detail(target, prediction):
     The error is least where what nobody can know is blurred, and a video of which every second frame is blurred pulses.
     """
     lost = ops.mean(ops.square(sharpness(prediction) - sharpness(target)), axis=(1, 2, 3))
-    return log_error(target, prediction) + 4 * lost
+    return log_error(target, prediction) + 6 * lost
 
 
 LOSSES = {

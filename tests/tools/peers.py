@@ -222,6 +222,8 @@ def measure_pairs(folder: Path) -> pd.DataFrame:
             raise FileNotFoundError(f"No {truths} in {folder}: unpack the archives of {benchmark} there.")
         for path in found:
             files = [path, *(folder / file.format(path.parent.name) for file in beside)]
+            if missing := [str(file) for file in files if not file.exists()]:
+                raise FileNotFoundError(f"{', '.join(missing)} is not there: unpack the archives of {benchmark} again.")
             truth, *pair = (cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files)
             nearest = vfi.psnr(np.stack(pair), np.stack([truth, truth])).max()
             for name, model in predictors.items():
@@ -254,9 +256,9 @@ def main() -> None:
     cv2.setNumThreads(1)  # ffmpeg has one, too
     if options.pairs:
         publish.write_results("pairs", measure_pairs(options.pairs), options.called or " and ".join(PAIRS))
-    elif options.moments:
+        return
+    if options.moments:
         publish.write_results("moments", measure_moments(), options.called)
-    if options.pairs or options.moments:
         return
     name = "video" if options.video else "peers"
     if options.video:

@@ -10,6 +10,7 @@ import numpy as np
 from stages import blending, motion
 
 SEEN = 160 * 90  # px: about the area of the copies on which a network weighs what is fetched from larger frames
+REFINED = 400 * 225  # px: what is blended of larger frames is not refined, which takes long
 PICTURES = 11  # that a network weighs
 DESCRIBED = 39  # channels of `describe`; these of them are x-components, and each one's y follows it:
 ACROSS = [13 * side + 2 * k for side in range(2) for k in range(6)]
@@ -148,8 +149,8 @@ def look(frames, paths: motion.Paths, pictures: list, weights: list) -> tuple[np
     return cv2.merge(seen), rule, describe(paths, lambda part: fit(part, 2))
 
 
-def compose(pictures: list, weights: list, answer: np.ndarray) -> np.ndarray:
-    """Frame of what was gathered, as a network says: uint8 `[H, W, 3]`.
+def compose(pictures: list, weights: list, answer: np.ndarray, rounded: bool = True) -> np.ndarray:
+    """Frame of what was gathered, as a network says: uint8 `[H, W, 3]`, or float32, 0 to 255, if not rounded.
 
     The rules' weights, and `LEAST` more, are multiplied by e to the power of its first eleven numbers. The other two
     are shares: of what a fine blur takes away, and then a wider one, so much more is given. No colour goes beyond those
@@ -158,6 +159,7 @@ def compose(pictures: list, weights: list, answer: np.ndarray) -> np.ndarray:
     Args:
         pictures, weights: of `gather`.
         answer: float32 `[h, w, 13]`, of `models.ask`.
+        rounded: to whole levels.
     """
     height, width = pictures[0].shape[:2]
     numbers = cv2.split(answer)
@@ -170,4 +172,6 @@ def compose(pictures: list, weights: list, answer: np.ndarray) -> np.ndarray:
         blurred = cv2.GaussianBlur(drawn, (size, size), 0, borderType=cv2.BORDER_REFLECT)  # 0: binomial
         cv2.blendLinear(drawn, blurred, 1 + share, -share, dst=drawn)
     lowest, highest = (functools.reduce(extreme, pictures) for extreme in (cv2.min, cv2.max))
+    if not rounded:
+        return np.clip(drawn, lowest, highest)
     return cv2.min(cv2.max(cv2.add(drawn, 0, dtype=cv2.CV_8U), lowest), highest)

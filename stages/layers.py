@@ -250,6 +250,17 @@ class Evidence(keras.layers.Layer):
         return (*pictures_shape[:3], pictures_shape[3] // 3 + rule_shape[3])
 
 
+def blended(pictures) -> list:
+    """Red, green and blue of the pictures that are blended, in [0, 1]: uint8 `[B, H, W, 3n + 6]` -> `[B, H, W, n]`."""
+    return [ops.cast(pictures[..., channel:-6:3], "float32") / 255 for channel in range(3)]
+
+
+def within(drawn, given: list):
+    """Frame whose colours, channel by channel, are not beyond those `given`, of `blended`."""
+    lowest, highest = (ops.stack([far(part, axis=-1) for part in given], axis=-1) for far in (ops.min, ops.max))
+    return ops.clip(drawn, lowest, highest)
+
+
 @keras.saving.register_keras_serializable("vfi")
 class Blend(keras.layers.Layer):
     """Pictures weighed by rules times e to the power of an answer, and sharpened by its last two: `evidence.compose`.
@@ -270,21 +281,59 @@ class Blend(keras.layers.Layer):
         size = ops.shape(pictures)[1:3]
         rule, answer = (enlarge(ops.cast(part, "float32"), *size) for part in (rule, answer))
         weights = ops.softmax(ops.log(rule + self.least) + answer[..., :-2], axis=-1)
-        given = [ops.cast(pictures[..., channel:-6:3], "float32") / 255 for channel in range(3)]
+        given = blended(pictures)
         drawn = ops.stack([ops.sum(weights * part, axis=-1) for part in given], axis=-1)
         for number, taps in enumerate(([1, 2, 1], [1, 4, 6, 4, 1])):
             share = answer[..., number - 2, None]
             drawn = drawn + share * (drawn - blur(drawn, taps))
-        lowest, highest = (ops.stack([far(part, axis=-1) for part in given], axis=-1) for far in (ops.min, ops.max))
-        return ops.clip(drawn, lowest, highest)
+        return within(drawn, given)
 
     def compute_output_shape(self, pictures_shape, rule_shape, answer_shape):
         return (*pictures_shape[:3], 3)
 
 
 @keras.saving.register_keras_serializable("vfi")
+class Doubts(keras.layers.Layer):
+    """What a DnCNN looks at to find what is wrong in a blended frame: how pictures differ from it, and the weights.
+
+    Takes pictures uint8 `[B, H, W, 3m]`; the frame, float32 `[B, H, W, 3]` in [0, 1]; the rules' weights `[B, h, w, n]`
+    and the answer `[B, h, w, k]`, both enlarged where they are smaller. Gives float32 `[B, H, W, 3 + 3m + n + k]`, most
+    of it within 1 of 0: small differences count, and of large ones that they are large.
+    """
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
+
+    def call(self, pictures, drawn, rule, answer):
+        rule, answer = (enlarge(ops.cast(part, "float32"), *ops.shape(drawn)[1:3]) for part in (rule, answer))
+        drawn = ops.cast(drawn, "float32")
+        differ = ops.cast(pictures, "float32") / 255 - ops.tile(drawn, (1, 1, 1, pictures.shape[-1] // 3))
+        return ops.concatenate([2 * drawn - 1, ops.tanh(10 * differ), ops.tanh(rule), answer / 2], axis=-1)
+
+    def compute_output_shape(self, pictures_shape, drawn_shape, rule_shape, answer_shape):
+        return (*drawn_shape[:3], 3 + pictures_shape[3] + rule_shape[3] + answer_shape[3])
+
+
+@keras.saving.register_keras_serializable("vfi")
+class Correct(keras.layers.Layer):
+    """Sum of a frame and a residual, `[B, H, W, 3]` in [0, 1]; no colour is beyond those of the blended pictures."""
+
+    def __init__(self, **arguments):
+        super().__init__(autocast=False, **arguments)
+
+    def call(self, pictures, drawn, residual):
+        return within(ops.cast(drawn, "float32") + ops.cast(residual, "float32"), blended(pictures))
+
+    def compute_output_shape(self, pictures_shape, drawn_shape, residual_shape):
+        return drawn_shape
+
+
+@keras.saving.register_keras_serializable("vfi")
 class MotionModel(keras.Model):
-    """Model that weighs what paths fetch, as notebook 07's does; its layer "answer" says how."""
+    """Model that weighs what paths fetch, as notebook 07's does; its layer "answer" says how.
+
+    If it has a layer "refine", a model of what is still wrong in the blended frame, that is for small frames.
+    """
 
     follows_paths = True
     grid = motion.FINE  # px, on which it has learned, and looks for, motion

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 import vfi_utils as vfi
@@ -146,7 +147,7 @@ def inside(model, name: str):
 
 
 def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
-    """Frame at the paths' moment: what they fetch, weighed by rules and a network's answer to them.
+    """Frame at the paths' moment: what they fetch, weighed by rules and a network's answer to them, and refined.
 
     Args:
         model: a `layers.MotionModel`, as notebook 07 builds it.
@@ -157,7 +158,26 @@ def predict_weighed(model, frames, paths: motion.Paths) -> np.ndarray:
         uint8 `[H, W, 3]`.
     """
     pictures, weights = evidence.gather(frames, paths)
-    return evidence.compose(pictures, weights, ask(model, frames, paths, pictures, weights))
+    return refine(model, frames, paths, pictures, weights, ask(model, frames, paths, pictures, weights))
+
+
+def refine(model, frames, paths: motion.Paths, pictures: list, weights: list, answer: np.ndarray) -> np.ndarray:
+    """Frame of what was gathered, as a network says, and what its "refine" adds to a small one: uint8 `[H, W, 3]`.
+
+    Args:
+        model, frames, paths: of `predict_weighed`.
+        pictures, weights: of `evidence.gather`.
+        answer: of `ask`.
+    """
+    small = pictures[0][..., 0].size <= evidence.REFINED
+    if not small or "refine" not in [layer.name for layer in model.layers]:
+        return evidence.compose(pictures, weights, answer)
+    drawn = evidence.compose(pictures, weights, answer, rounded=False) / 255
+    seen = np.concatenate([*pictures, *(frames[slot] for slot in paths.slots[2:4])], axis=-1)
+    rule = cv2.merge([cv2.resize(weight, answer.shape[1::-1]) for weight in weights])
+    with NETWORK:
+        refined = model.get_layer("refine").predict_on_batch([part[None] for part in (seen, drawn, rule, answer)])
+    return vfi.to_uint8(refined)[0]
 
 
 def ask(model, frames, paths: motion.Paths, pictures: list, weights: list) -> np.ndarray:

@@ -24,17 +24,19 @@ SPACINGS = {  # times of six neighbours around the frame at 0, and how often the
     (-10, -6, -2, 2, 6, 10): 0.05,  # even, and faster
     (-4, -3, -1, 2, 3, 4): 0.05,
 }
-LARGEST = 640 * 360  # px: the area of the frames that crops are cut from; what is learned on these serves all sizes
+LARGEST = 640 * 360  # px: the area of the frames that crops are cut from; what is learned on these serves larger ones
 CROPS_PER_WINDOW = 2
 SHAKEN = 0.5  # share of the windows that a hand shakes
 CAPTIONED = 0.06  # share of the windows on which a caption stands still
 
 
-def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list[np.ndarray], list[float], np.ndarray]:
+def random_window(
+    frames: np.ndarray, random: np.random.Generator, largest: int = LARGEST
+) -> tuple[list[np.ndarray], list[float], np.ndarray]:
     """Neighbours, their times around 0, and the frame at 0, of uint8 `[T, H, W, 3]`.
 
     The spacing is one of `SPACINGS`, forwards or backwards; a third each has six, four or two neighbours, and fewer at
-    the ends of a clip. Half are shaken. Half are shrunk by 2 or 4, if at least 80 px are left, and all to `LARGEST`.
+    the ends of a clip. Half are shaken. Half are shrunk by 2 or 4, if at least 80 px are left, and all to `largest` px.
     Sides are cut to what `evidence.copy_scale` divides.
     """
     while True:
@@ -50,7 +52,7 @@ def random_window(frames: np.ndarray, random: np.random.Generator) -> tuple[list
         chosen = shake(chosen, [*times[there], 0], random)
     height, width = chosen[0].shape[:2]
     shrink = random.choice([1, 2, 4], p=[0.5, 0.25, 0.25])
-    shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / LARGEST) ** 0.5)
+    shrink = max(shrink if shrink <= min(height, width) / 80 else 1, (height * width / largest) ** 0.5)
     if shrink > 1:
         size = int(width / shrink), int(height / shrink)
         chosen = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in chosen]
@@ -136,7 +138,9 @@ def cut_crops(neighbours, times, truth: np.ndarray, crop: int, random: np.random
     return crops
 
 
-def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0) -> list[Path]:
+def get_crops(
+    frames: dict[str, np.ndarray], name: str, windows: int, crop: int, seed: int = 0, largest: int = LARGEST
+) -> list[Path]:
     """Files of crops, two for each of as many random windows; those that exist are kept.
 
     They lie under `work/paths/`, in a folder of their own for each set of frames, crop and seed, and each version of
@@ -148,6 +152,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
         windows: how many, from the sequences in turn, whatever their length.
         crop: px of the copy that a network sees; see `cut_crops`.
         seed: of what is drawn; file k depends on it and on k alone.
+        largest: px: the area to which larger frames are shrunk before.
 
     Raises:
         ValueError: if the crop is none, or no sequence has the three frames of the smallest window.
@@ -160,7 +165,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
     chosen = [(sequence, frames[sequence].shape, vfi.digest(frames[sequence][0].tobytes())) for sequence in usable]
     code = (motion.__file__, blending.__file__, evidence.__file__, __file__)
     rules = [Path(part).read_text(encoding="utf-8") for part in code]
-    settings = vfi.digest(str((chosen, crop, seed, SPACINGS, SHAKEN, CAPTIONED, rules)))
+    settings = vfi.digest(str((chosen, crop, seed, largest, SPACINGS, SHAKEN, CAPTIONED, rules)))
     folder, begun, made = vfi.work("paths", f"{name}-{settings}"), time.monotonic(), 0
     files = [[folder / f"{number:05}-{k}.npz" for k in range(CROPS_PER_WINDOW)] for number in range(windows)]
     with markers.locked(folder):
@@ -169,7 +174,7 @@ def get_crops(frames: dict[str, np.ndarray], name: str, windows: int, crop: int,
             if paths[-1].exists():
                 continue
             random, sequence = np.random.default_rng([seed, number]), usable[number % len(usable)]
-            for path, part in zip(paths, cut_crops(*random_window(frames[sequence], random), crop, random)):
+            for path, part in zip(paths, cut_crops(*random_window(frames[sequence], random, largest), crop, random)):
                 unfinished = path.with_suffix(".part.npz")
                 np.savez(unfinished, **part)
                 unfinished.replace(path)

@@ -77,6 +77,8 @@ def describe_network(model) -> str:
         kind = kinds.get(entry["name"])
         defaults = inspect.signature(kind.__init__).parameters if kind else {}
         chosen = {k: v for k, v in entry["config"].items() if k not in defaults or v != defaults[k].default}
+        if "layers" in chosen:  # a model inside
+            chosen = {"layers": describe_network(model.get_layer(entry["name"]))}
         layers.append([entry["class_name"], essence(chosen), essence(entry.get("inbound_nodes", []))])
     shapes = [list(weight.shape) for weight in model.weights]
     return vfi.digest(json.dumps([layers, shapes], sort_keys=True, default=str))
@@ -265,7 +267,9 @@ def in_precision(model, precision: str, devices: int = 1):
     float32: rescaling, sums, warps, and convolutions with a bias and no activation, whose output is colours or motion.
     """
     config, weights = copy.deepcopy(model.get_config()), model.get_weights()
-    for layer in config.get("layers", []):
+    entries = list(config.get("layers", []))
+    for layer in entries:
+        entries += layer["config"].get("layers", [])  # of a model inside
         inside = layer["config"].get("activation") != "linear" or not layer["config"].get("use_bias")
         if layer["class_name"] in ("BatchNormalization", "ReLU") or (layer["class_name"] == "Conv2D" and inside):
             layer["config"]["dtype"] = precision

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 import vfi_utils as vfi
-from definitions import WITHOUT_TENSORFLOW, network
+from definitions import WITHOUT_TENSORFLOW, network, refine
 from stages import evidence, interpolation, models, motion, path_crops, training
 from stages import layers as moving
 from stages.models import load_model, predict_between
@@ -24,6 +24,12 @@ VIDEO = (-5, -3, -1, 1, 3, 5)
 @pytest.fixture(scope="module")
 def weighing():
     return lambda: network("motion")
+
+
+@pytest.fixture(params=["weighs", "refines"])
+def either(request):
+    """Builds the network that weighs, or the one that refines what that blends, too."""
+    return (lambda: network("motion")) if request.param == "weighs" else lambda: refine(network("motion"))
 
 
 def smooth_image(height=40, width=56, at=(0.0, 0.0), channels=3):
@@ -257,6 +263,27 @@ def test_blend_in_training_and_in_use_agree(size):
     assert difference.mean() < 0.5 and difference.max() <= 2
 
 
+def test_doubts_are_how_pictures_differ_from_the_blend():
+    pictures, rule = some_pictures()
+    drawn = RANDOM.random((2, 6, 8, 3), dtype=np.float32)
+    answer = RANDOM.normal(size=(2, 3, 4, evidence.ANSWERED)).astype(np.float32)
+    seen = ops.convert_to_numpy(moving.Doubts()(pictures, drawn, rule, answer))
+    assert seen.shape == moving.Doubts().compute_output_shape(*(part.shape for part in (pictures, drawn, rule, answer)))
+    assert np.allclose(seen[..., :3], 2 * drawn - 1, atol=1e-6)
+    assert np.allclose(seen[..., 9:12], np.tanh(10 * (pictures[..., 6:9] / 255 - drawn)), atol=1e-4)
+    assert np.allclose(seen[..., 42:53], np.tanh(rule), atol=1e-6)
+    assert np.allclose(seen[1, ..., 53:], cv2.resize(answer[1], (8, 6)) / 2, atol=1e-5)
+
+
+def test_what_is_corrected_keeps_to_the_colours_of_the_blended_pictures():
+    pictures, drawn = some_pictures()[0], np.full((2, 6, 8, 3), 0.5, np.float32)
+    known = pictures.reshape(2, 6, 8, -1, 3)[:, :, :, : evidence.PICTURES] / np.float32(255)
+    lowest, highest = known.min(axis=-2), known.max(axis=-2)
+    for residual in (-0.05, 0.0, 0.05, 9.0):
+        made = ops.convert_to_numpy(moving.Correct()(pictures, drawn, np.full_like(drawn, residual)))
+        assert np.abs(made - np.clip(0.5 + residual, lowest, highest)).max() < 1e-6
+
+
 # What the network sees -----------------------------------------------------------------------------------------
 
 
@@ -364,25 +391,67 @@ def test_few_frames_and_any_moment(weighing, times, t):
 
 
 @pytest.mark.parametrize("size", [(96, 160), (300, 500)])  # of the larger ones its grid is finer
-def test_a_shot_is_predicted_at_any_moment(weighing, size):
-    model, frames = some_weights(weighing()), shaken_street(range(6), *size)
+def test_a_shot_is_predicted_at_any_moment(either, size):
+    model, frames = some_weights(either()), shaken_street(range(6), *size)
     made = list(interpolation.interpolate_shot(model, iter(frames), range(6), [0, 1 / 3, 2.5, 5]))
     assert np.array_equal(made[0], frames[0]) and np.array_equal(made[3], frames[5])
     assert np.array_equal(made[1], predict_between(model, frames[None, :4], range(4), 1 / 3)[0])
     assert np.array_equal(made[2], predict_between(model, frames[None], range(6), 2.5)[0])
 
 
-def test_same_pictures_give_the_same_picture(weighing):
+def test_same_pictures_give_the_same_picture(either):
     still = np.repeat(shaken_street((0,)), 6, axis=0)[None]
-    assert np.abs(predict_between(some_weights(weighing()), still, VIDEO, 0).astype(int) - still[:, 0]).max() <= 1
+    assert np.abs(predict_between(some_weights(either()), still, VIDEO, 0).astype(int) - still[:, 0]).max() <= 1
 
 
-def test_no_colour_that_no_picture_has(weighing):
+def test_no_colour_that_no_picture_has(either):
     frames = list(shaken_street(VIDEO))
     pictures, weights = evidence.gather(frames, paths_of(frames))
-    predicted = models.predict_weighed(some_weights(weighing()), frames, paths_of(frames)).astype(int)
+    predicted = models.predict_weighed(some_weights(either()), frames, paths_of(frames)).astype(int)
     assert (predicted <= np.max(pictures, axis=0).astype(int) + 2).all()
     assert (predicted >= np.min(pictures, axis=0).astype(int) - 2).all()
+
+
+@pytest.mark.parametrize("size", [(96, 160), (192, 320)])  # seen as it is, and on a copy of half its sides
+def test_small_frames_are_refined_in_use_as_in_training(size):
+    model, frames = some_weights(refine(network("motion"))), list(shaken_street(VIDEO, *size))
+    paths = paths_of(frames)
+    pictures, weights = evidence.gather(frames, paths)
+    part = evidence.copy_scale(*size)
+    rule = cv2.merge([cv2.resize(weight, (size[1] // part, size[0] // part)) for weight in weights])
+    whole = np.concatenate([*pictures, *frames[2:4]], axis=-1)
+    description = evidence.look(frames, paths, pictures, weights)[-1]
+    in_training = model.predict_on_batch([array[None] for array in (whole, rule, description)])
+    used = models.predict_weighed(model, frames, paths).astype(int)
+    assert np.abs(used - vfi.to_uint8(in_training)[0]).mean() < 0.3
+    blended = models.predict_weighed(keras.Model(model.inputs, model.get_layer("middle").output), frames, paths)
+    assert np.abs(used - blended).mean() > 1, "it does something"
+
+
+def test_large_frames_are_not_refined():
+    model = some_weights(refine(network("motion")))
+    alone = keras.Model(model.inputs, model.get_layer("middle").output)
+    for size, same in (((225, 400), False), ((226, 400), True)):
+        frames = list(shaken_street(VIDEO, *size))
+        made = [models.predict_weighed(each, frames, paths_of(frames)) for each in (model, alone)]
+        assert np.array_equal(*made) == same
+
+
+def test_what_refines_learns_alone(crops, folder):
+    """What weighs stays as it was, bit by bit, while the DnCNN comes to know an offset of the truth's colours."""
+    model = some_weights(network("motion"))
+    before = model.get_weights()
+    for path in crops:
+        part = dict(np.load(path))
+        truth = part["pictures"][..., :3].astype(int) // 2 + part["pictures"][..., 9:12] // 2
+        np.savez(path, **{**part, "truth": truth.astype(np.uint8)})
+    batches, refined = path_crops.PathBatches(crops, 4), refine(model)
+    start = np.mean([training.log_error(y, refined(x)) for x, y in (batches[k] for k in range(3))])
+    budget = training.Budget(epochs=2, steps_per_epoch=20, batch_size=4, crop=80, learning_rate=2e-3)
+    trained = training.train(refined, batches, batches[100], name="refined", budget=budget, loss="log_error")
+    end = np.mean([training.log_error(y, trained(x)) for x, y in (batches[k] for k in range(3))])
+    assert end < start - 0.3
+    assert all(np.array_equal(one, other) for one, other in zip(before, trained.get_weights()))
 
 
 @pytest.mark.parametrize("channels, name", [((27, 5, 31), "answer"), ((39, 11, 39), "correction")])
@@ -394,29 +463,31 @@ def test_a_model_that_weighs_otherwise_is_refused_by_name(tmp_path, channels, na
         load_model(tmp_path / "motion.keras")
 
 
-def test_a_saved_model_predicts_the_same_and_fresh_weights_repeat(weighing, tmp_path):
-    model, frames = some_weights(weighing()), shaken_street(VIDEO)[None]
+def test_a_saved_model_predicts_the_same_and_fresh_weights_repeat(either, tmp_path):
+    model, frames = some_weights(either()), shaken_street(VIDEO)[None]
     model.save(tmp_path / "motion.keras")
     loaded = load_model(tmp_path / "motion.keras")
     assert isinstance(loaded, moving.MotionModel) and not isinstance(load_model("dncnn"), moving.MotionModel)
     assert np.array_equal(predict_between(loaded, frames, VIDEO, 0), predict_between(model, frames, VIDEO, 0))
-    again = weighing().get_weights()
-    assert all(np.array_equal(a, b) for a, b in zip(weighing().get_weights(), again, strict=True))
+    again = either().get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(either().get_weights(), again, strict=True))
 
 
-def test_it_keeps_to_its_budget(weighing, tmp_path):
-    weighing().save(tmp_path / "motion.keras")
+def test_it_keeps_to_its_budget(either, tmp_path):
+    either().save(tmp_path / "motion.keras")
     assert (tmp_path / "motion.keras").stat().st_size <= 10e6
 
 
-def test_sixteen_bits_leave_weights_and_colours_alone(weighing):
-    model = training.compile_for_training(some_weights(weighing()), "log_error", 1e-3, 10, "mixed_bfloat16")
-    precise = [layer for layer in model.layers if layer.compute_dtype == "float32"]
-    coarse = [layer for layer in model.layers if layer not in precise]
-    assert all(layer.activation.__name__ != "linear" for layer in coarse) and len(coarse) > 10
+def test_sixteen_bits_leave_weights_and_colours_alone(either):
+    model = training.compile_for_training(some_weights(either()), "log_error", 1e-3, 10, "mixed_bfloat16")
+    inside = [layer for layer in model.layers if layer.name == "refine"]
+    every = [layer for outer in (model, *inside) for layer in outer.layers if layer not in inside]
+    precise = [layer for layer in every if layer.compute_dtype == "float32"]
+    coarse = [layer for layer in every if layer not in precise]
+    assert all(layer.activation.__name__ != "linear" for layer in coarse) and len(coarse) > 10 + 5 * len(inside)
     frames = list(shaken_street(VIDEO))
     arrays = arrays_for(frames, paths_of(frames))
-    exact = some_weights(weighing()).predict_on_batch(arrays)
+    exact = some_weights(either()).predict_on_batch(arrays)
     assert np.abs(model.predict_on_batch(arrays) - exact).max() < 0.05
 
 
@@ -448,9 +519,9 @@ model.train_on_batch(arrays, np.full((*arrays[0].shape[:3], 3), 0.5, np.float32)
 """
 
 
-def test_tensorflow_and_jax_predict_the_same_and_both_train(weighing, tmp_path):
+def test_tensorflow_and_jax_predict_the_same_and_both_train(either, tmp_path):
     pytest.importorskip("jax")
-    model, frames = some_weights(weighing()), list(shaken_street(VIDEO))
+    model, frames = some_weights(either()), list(shaken_street(VIDEO))
     model.save(tmp_path / "a.keras")
     arrays = arrays_for(frames, paths_of(frames))
     np.savez(tmp_path / "in.npz", **dict(zip(("pictures", "rule", "description"), arrays)))
@@ -499,6 +570,8 @@ def test_large_frames_are_shrunk_to_what_the_network_sees():
     for seed in range(5):
         truth = path_crops.random_window(frames, np.random.default_rng(seed))[2]
         assert truth[..., 0].size <= path_crops.LARGEST
+        small = path_crops.random_window(frames, np.random.default_rng(seed), 48 * 80)[-1]
+        assert small[..., 0].size <= 48 * 80
 
 
 def test_crops_are_what_the_network_sees_and_truth_fits(crops):

@@ -227,19 +227,25 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
     assert (tmp_path / "work" / "runs" / "motion" / "model.keras").exists()
     assert [path.name.split("-")[0] for path in (tmp_path / "work" / "paths").iterdir() if path.is_dir()] == ["clips"]
 
-    publish.train_motion(further=True, loss="log_error_and_detail", **budget)
-    shipped = vfi.ASSETS / "models" / "motion"
     monkeypatch.setattr(publish, "ROOT", tmp_path)
-    publish.publish_model("motion-further", "other clips")
-    made = tmp_path / "assets" / "models" / "motion"
-    card, before = made.with_suffix(".md").read_text(), pd.read_csv(shipped.with_suffix(".csv"))
-    steps = before.step.iloc[-1]
-    assert f"| steps | {steps + 2:,} of 1 crops of 64x64" in card and f"| {publish.FIRST} | {steps:,} of" in card
-    assert "| loss | log_error_and_detail; before: " in card
-    assert "publish.py further motion --budget" in card and '"loss": "log_error_and_detail"' in card
-    assert pd.read_csv(made.with_suffix(".csv")).step.tolist() == [*before.step, steps + 2]
-    weights = [publish.load_model(path.with_suffix(".keras")).get_weights() for path in (shipped, made)]
-    assert all(np.abs(one - other).max() < 0.01 for one, other in zip(*weights, strict=True)), "it began with these"
+    made, weights = tmp_path / "assets" / "models" / "motion", []
+    for end, losses in (("", "log_error"), (publish.FURTHER, "log_error_and_detail"), (publish.REFINED, "log_error")):
+        if end:
+            publish.train_motion(end, loss=losses, **budget)
+        publish.publish_model("motion" + end, "clips")
+        card = made.with_suffix(".md").read_text()
+        assert f"publish.py {publish.COMMANDS[end]} motion --budget" in card and f'"loss": "{losses}"' in card
+        weights.append(publish.load_model(made.with_suffix(".keras")).get_weights())
+    assert "| steps | 6 of 1 crops of 64x64" in card and f"| {publish.FIRST} | 4 of 1" in card
+    assert "| loss | log_error; before: log_error_and_detail; before: log_error |" in card
+    assert "| the others | what refines alone, on frames of at most 90,000 px |" in card
+    history = pd.read_csv(made.with_suffix(".csv"))
+    assert history.step.tolist() == [2, 4, 6]
+    assert all(0 < np.abs(one - other).max() < 0.01 for one, other in zip(*weights[:2], strict=True)), "it began there"
+    assert all(np.array_equal(one, other) for one, other in zip(*weights[1:])) and len(weights[2]) > len(weights[1])
+    for end in (publish.FURTHER, publish.REFINED):
+        with pytest.raises(ValueError, match="motion.keras is refined. Begin with train"):
+            publish.begin("motion", end)
 
 
 # Things to try -------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the parts of `motion` are worth, and what more detail costs it: assets/results_ablation.csv.
 
-python tests/tools/ablation.py --called "what the footage is"   # of VFI_DATASET, clips as they are, both spacings
+python tests/tools/ablation.py --called "what the footage is"   # of VFI_DATASET, clips as they are, and half as large
 
 The shipped model, changed where it answers: nothing is trained anew.
 """
@@ -20,10 +20,11 @@ import publish
 import vfi_utils as vfi
 from stages import blending, evidence, motion
 from stages.evaluation import detail, ssim
-from stages.models import ask, load_model, predict_weighed
+from stages.models import ask, load_model, predict_weighed, refine
 
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
 OUTER = slice(4, 8)  # of the pictures of `evidence.gather`, those of the outer four frames
+HALF = "video, half the size"
 NONE = -20.0  # a number that leaves a picture no weight
 
 
@@ -46,14 +47,16 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
         "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
         "not sharpened": changed(answer, slice(finest, None), 0),
         "no outer frames": changed(answer, OUTER, 0, NONE),
-        "the rules alone": rules,
-        "the rules alone, no outer frames": changed(rules, OUTER, 0, NONE),
     }
-    made = {name: evidence.compose(pictures, weights, numbers) for name, numbers in answers.items()}
+    made = {name: refine(model, frames, paths, pictures, weights, numbers) for name, numbers in answers.items()}
+    made["not refined"] = evidence.compose(pictures, weights, answer)
+    made["the rules alone"] = evidence.compose(pictures, weights, rules)
+    without = changed(rules, OUTER, 0, NONE)
+    made["the rules alone, no outer frames"] = evidence.compose(pictures, weights, without)
     made["the rules alone, rounded"] = blending.blend(pictures, [weight + evidence.LEAST for weight in weights])
     with mock.patch.object(evidence, "SEEN", 4 * evidence.SEEN):
         closer = ask(model, frames, paths, pictures, weights)
-        made["looks at four times the area"] = evidence.compose(pictures, weights, closer)
+        made["looks at four times the area"] = refine(model, frames, paths, pictures, weights, closer)
     made["finds motion on the grid of path"] = predict_weighed(
         model, frames, motion.follow(motion.find_flows(frames), times, 0)
     )
@@ -61,17 +64,19 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
 
 
 def measure_clip(clip, model) -> list[dict]:
-    """PSNR, SSIM and detail of `change_answers` on windows of one clip, at both spacings."""
-    frames = {clip.sequence: vfi.load_frames(clip.folder, (clip.width, clip.height))}
+    """PSNR, SSIM and detail of `change_answers` on windows of one clip: at both spacings, and at half its sides."""
     windows = vfi.build_windows({clip.sequence: clip.frames}, spacing="video")
     windows, rows = vfi.spread(windows, WINDOWS_PER_CLIP).drop_duplicates(), []
-    for spacing, chosen in (("video", windows), ("article", windows.assign(start=windows.middle - 3))):
+    for spacing, part in (("video", 1), ("article", 1), ("video", 2)):
+        frames = {clip.sequence: vfi.load_frames(clip.folder, (clip.width // part, clip.height // part))}
+        chosen = windows.assign(start=windows.middle - 3) if spacing == "article" else windows
         neighbours, truths = vfi.take_windows(frames, chosen.assign(spacing=spacing))
         for window, truth in zip(neighbours, truths, strict=True):
             for name, frame in change_answers(model, window, vfi.window_times(spacing)).items():
                 pair = frame[None], truth[None]
                 scores = {"psnr": vfi.psnr(*pair)[0], "ssim": ssim(*pair)[0], "detail": detail(*pair)[0]}
-                rows.append({"footage": clip.sequence, "spacing": spacing, "model": name, **scores})
+                where = spacing if part == 1 else HALF
+                rows.append({"footage": clip.sequence, "spacing": where, "model": name, **scores})
     return rows
 
 

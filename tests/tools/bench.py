@@ -31,7 +31,7 @@ import vfi_utils as vfi
 from definitions import definitions
 from stages import blending, evidence, ffmpeg, mot17, motion, training
 from stages import sample_street as street
-from stages.models import ask, gpu_name, inside, load_model, predict_middle
+from stages.models import ask, gpu_name, inside, load_model, predict_middle, refine
 
 
 def row(
@@ -185,7 +185,7 @@ def parts_of_a_frame(folder: Path, footage: str) -> list[dict]:
     """Time of each part of `path` and `motion` for one frame of a video, beside the whole of `path`, on all cores."""
     street.draw_sequence(folder, "street-06", 6)
     model, rows = load_model("motion"), []
-    for size in ((640, 360), (1280, 720), (3840, 2160)):
+    for size in ((320, 180), (640, 360), (1280, 720), (3840, 2160)):
         taken = time_parts(model, vfi.load_frames(folder, size))
         whole = sum(part for what, part in taken.items() if what.startswith("path"))
         rows += [row(f"{size[0]}x{size[1]}, {what}", ms, "ms", "all of path", whole) for what, ms in taken.items()]
@@ -222,6 +222,9 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
         "motion, network": milliseconds(network.predict_on_batch, seen),
         "motion, compose": milliseconds(evidence.compose, pictures, weights, answer),
     }
+    if frames[0, ..., 0].size <= evidence.REFINED:
+        refined = milliseconds(refine, model, frames, paths["motion"], pictures, weights, answer)
+        taken["motion, refine"] = refined - taken["motion, compose"]
     more = milliseconds(evidence.gather, frames, paths["motion"]) - taken["path, fetch and weigh"]
     return taken | {"motion, six pictures more": more}
 

@@ -15,7 +15,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """  # for a program that must do where only JAX is installed
-MOTION = ("motion_network", "convolution", "unet")
+MOTION = ("motion_network", "convolution", "unet", "refine")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -51,3 +51,8 @@ def network(name: str, seed: int = 0, **other):
     build = definitions("03_define_dncnn.ipynb", "dncnn", "he_normal")["dncnn"]
     build.__globals__["SEED"] += 1000 * seed
     return build(**variants[name] | other, name=name)
+
+
+def refine(model):
+    """Return the network of notebook 07 with what refines small frames, as that notebook adds it."""
+    return definitions("07_motion_aware.ipynb", *MOTION)["refine"](model)

@@ -8,6 +8,7 @@ why NAME --called "a footage"      work/results/why_NAME.csv -> assets/results_w
 train dncnn ...                    trains them all alike on VFI_DATASET, to work/runs/
 train motion                       trains it on VFI_DATASET at its own size, to work/runs/
 further dncnn ...                  trains the shipped ones further: work/runs/dncnn-further/
+refine motion                      trains what refines small frames of the shipped one: work/runs/motion-refined/
 models dncnn ... --called "..."    work/runs/dncnn -> assets/models/dncnn.{keras,csv,md}
 readme                             assets/results_*.csv -> the tables in README.md and assets/RESULTS.md
 
@@ -34,15 +35,16 @@ import numpy as np
 import pandas as pd
 
 import vfi_utils as vfi
-from definitions import network
-from stages import motion, path_crops, training
+from definitions import network, refine
+from stages import evidence, motion, path_crops, training
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
 from stages.frames import get_frames
 from stages.models import BASELINES, gpu_name, load_model
 
 ROOT = vfi.ROOT
 BUDGET = ("epochs", "steps_per_epoch", "batch_size", "crop", "learning_rate", "temporal_padding", "global_clipnorm")
-FURTHER = "-further"
+FURTHER, REFINED = "-further", "-refined"
+COMMANDS = {"": "train", FURTHER: "further", REFINED: "refine"}  # by the end of a run's name
 FIRST = "the first of them"
 SPACING = "the article's: neighbours at -3, -2, -1, 1, 2, 3 (or the inner of them); a video's steps are even"
 SPACINGS = (
@@ -163,29 +165,35 @@ def close_windows(frames: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.concat([near, vfi.build_windows(lengths, stride=2, step=2)], ignore_index=True)
 
 
-def begin(name: str, further: bool):
+def begin(name: str, end: str = ""):
     """A network to be trained, and what its run is called.
 
     Args:
         name: of the network.
-        further: begin with the shipped weights. The run is called `<name>-further`; `before.csv` and `before.md` in its
-            folder are the curves and the card of the model that it begins with.
+        end: of the run's name: "" begins anew. `FURTHER` and `REFINED` begin with the shipped weights, and `before.csv`
+            and `before.md` in the run's folder are the curves and the card of the model that it begins with.
+
+    Raises:
+        ValueError: if what is shipped is refined already: what it weighs, and how, cannot change under that.
     """
-    model, run = network(name), name
-    if further:
-        run, shipped = name + FURTHER, ROOT / "assets" / "models" / name
-        model.set_weights(load_model(shipped.with_suffix(".keras")).get_weights())
+    model, run = network(name), name + end
+    if end:
+        shipped = ROOT / "assets" / "models" / name
+        weights = load_model(shipped.with_suffix(".keras")).get_weights()
+        if len(weights) != len(model.weights):
+            raise ValueError(f"{shipped.name}.keras is refined. Begin with train, publish it, and refine it last.")
+        model.set_weights(weights)
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
                 vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
-    return model, run
+    return (refine(model) if end == REFINED else model), run
 
 
-def train_model(name: str, further: bool = False, **budget) -> None:
+def train_model(name: str, end: str = "", **budget) -> None:
     """Train a network of the series as notebook 07 trains its own; all of them on the same windows, equally long.
 
     Args:
-        further: see `begin`; warm-up and cosine are new.
+        end: see `begin`; warm-up and cosine are new.
         budget: of `training.Budget`, and loss, seed and precision; those left out suit this machine.
     """
     frames, _ = get_frames("", "train")
@@ -193,32 +201,39 @@ def train_model(name: str, further: bool = False, **budget) -> None:
     windows = close_windows(frames)
     how = {key: budget.pop(key) for key in ("loss", "seed", "precision") if key in budget}
     budget = training.choose_budget(**(FOR_A_GPU if gpu_name() else {}) | ALIKE | budget)
-    model, run = begin(name, further)
+    model, run = begin(name, end)
     training.train_on_crops(model, frames, windows, test_frames, test_windows, name=run, budget=budget, **how)
 
 
-def train_motion(further: bool = False, windows: int = 2000, seed: int = 0, loss: str = "log_error", **budget) -> None:
+def train_motion(end: str = "", windows: int = 2000, seed: int = 0, loss: str = "log_error", **budget) -> None:
     """Train notebook 07's network on the clips of VFI_DATASET as they are, not shrunk; the curve is of the test clips.
 
+    What refines is trained on clips that are shrunk to `evidence.REFINED`, and so is its curve.
+
     Args:
-        further: see `begin`.
+        end: see `begin`.
         windows: two crops of each are learned from.
         loss: one of `training.LOSSES`.
         seed: of windows, crops, and their order.
         budget: of `training.Budget`, and precision.
     """
-    clips = list_sequences(get_footage())
+    clips, largest = list_sequences(get_footage()), evidence.REFINED if end == REFINED else path_crops.LARGEST
+    shrink = np.maximum(1, (clips.width * clips.height / largest) ** 0.5)
+    clips["shrink"] = np.where(clips.split == "test", shrink, 1)
     train, test = (
-        {clip.sequence: vfi.load_frames(clip.folder, (clip.width, clip.height)) for clip in part.itertuples()}
-        for part in (clips[clips.split == "train"], clips[clips.split == "test"])
+        {
+            clip.sequence: vfi.load_frames(clip.folder, (int(clip.width / clip.shrink), int(clip.height / clip.shrink)))
+            for clip in clips[clips.split == split].itertuples()
+        }
+        for split in ("train", "test")
     )
     lengths = {name: len(frames) for name, frames in test.items()}
     chosen = [vfi.spread(vfi.build_windows({name: n}, spacing="video"), 1) for name, n in lengths.items()]
     validation, average = path_crops.test_on(test, pd.concat(chosen), len(chosen))
     precision = budget.pop("precision", "")
     budget = training.choose_budget(**FOR_MOTION | budget)
-    files = path_crops.get_crops(train, dataset_name(choose_dataset()), windows, budget.crop, seed)
-    model, run = begin("motion", further)
+    files = path_crops.get_crops(train, dataset_name(choose_dataset()), windows, budget.crop, seed, largest)
+    model, run = begin("motion", end)
     training.train(
         model,
         path_crops.PathBatches(files, budget.batch_size, seed),
@@ -243,12 +258,13 @@ def publish_model(run_name: str, called: str) -> None:
     Of a run that trained a model further (`dncnn-further`), the curves begin where that model's own training began.
     """
     source, target = vfi.work("runs", run_name), ROOT / "assets" / "models"
-    name, further = run_name.removesuffix(FURTHER), run_name.endswith(FURTHER)
+    end = next(end for end in (FURTHER, REFINED, "") if run_name.endswith(end))
+    name = run_name.removesuffix(end)
     run = json.loads((source / "run.json").read_text())
     if not run["finished"]:
         raise ValueError(f"{source} has not finished: run notebook {'07' if name == 'motion' else '04'}.")
     history = pd.read_csv(source / "history.csv", float_precision="round_trip")
-    if further:
+    if end:
         facts = card_facts(source / "before.md")
         before = pd.read_csv(source / "before.csv", float_precision="round_trip")
         history[["epoch", "step"]] += before[["epoch", "step"]].iloc[-1]
@@ -258,6 +274,7 @@ def publish_model(run_name: str, called: str) -> None:
         first += f"; of these the first {facts[FIRST]}" if FIRST in facts else ""
     target.mkdir(parents=True, exist_ok=True)
     model, weighs = network(name), name == "motion"
+    model = refine(model) if end == REFINED else model
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source / "model.keras") as archive:
         model.load_weights(archive.extract("model.weights.h5", folder))
     model.save(target / f"{name}.keras")
@@ -266,12 +283,12 @@ def publish_model(run_name: str, called: str) -> None:
     padded = settings.get("temporal_padding", 0)
     precision = run.get("precision") or settings["precision"]  # a run of version 1 has it among its settings
     budget = {name: settings[name] for name in BUDGET if name in settings}
-    if weighs or further:
+    if weighs or end:
         budget |= {"precision": precision, "loss": settings["loss"], "seed": settings["seed"]}
         budget |= {"windows": settings["windows"]} if weighs else {}
         clips = "a folder with `train` and `test` clips" if weighs else "a folder of clips"
-        began = " and the model that it began with in `assets/models`" if further else ""
-        command = f"{'further' if further else 'train'} {name} --budget '{json.dumps(budget)}'"
+        began = " and the model that it began with in `assets/models`" if end else ""
+        command = f"{COMMANDS[end]} {name} --budget '{json.dumps(budget)}'"
         again = [f"with `VFI_DATASET` set to {clips}{began},", "", f"    python tests/tools/publish.py {command}"]
     else:
         again = ["in notebook 04 set `DATASET` to a folder of clips and, before training,", ""]
@@ -284,11 +301,12 @@ def publish_model(run_name: str, called: str) -> None:
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px"
         + f"{' on the copy that it looks at, up to four times as much of the frames' * weighs} |",
-        *([f"| {FIRST} | {first} |"] if further else []),
+        *([f"| {FIRST} | {first} |"] if end else []),
+        *([f"| the others | what refines alone, on frames of at most {evidence.REFINED:,} px |"] * (end == REFINED)),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
         *([f"| motion is found on | copies of at most {model.grid:,} px; `path` uses {motion.GRID:,} |"] * weighs),
-        f"| loss | {settings['loss']}{further and '; before: ' + facts['loss'] or ''} |",
-        f"| rate | {settings['learning_rate']}, warm-up and cosine{further and '; before: ' + facts['rate'] or ''} |",
+        f"| loss | {settings['loss']}{end and '; before: ' + facts['loss']} |",
+        f"| rate | {settings['learning_rate']}, warm-up and cosine{end and '; before: ' + facts['rate']} |",
         f"| precision while training | {precision}; stored as float32 |",
         *([f"| windows with frames missing at their ends | {padded:.0%} |"] * (not weighs)),
         f"| longest gradient | {settings.get('global_clipnorm') or 'any'} |",
@@ -463,13 +481,14 @@ def hindsight_table(path: Path) -> str:
 
 
 def ablation_table(path: Path) -> str:
-    """Table of `motion` changed where it answers: means over clips at a video's own spacing, PSNR at the article's."""
+    """Table of `motion` changed where it answers: means over clips at a video's own spacing, PSNR elsewhere."""
     table = pd.read_csv(path)
     means = table.groupby(["spacing", "model"], sort=False).mean(numeric_only=True)
-    own, other = means.loc["video"], means.loc["article"]
-    rows = ["| | PSNR | SSIM | detail | PSNR, the article's spacing |", "|---|" + "---:|" * 4]
+    own, *others = (means.loc[where] for where in table.spacing.unique())
+    rows = ["| | PSNR | SSIM | detail | PSNR, the article's spacing | PSNR, half the size |", "|---|" + "---:|" * 5]
     for name, row in own.iterrows():
-        rows.append(f"| {name} | {row.psnr:.2f} | {row.ssim:.3f} | {row.detail:.2f} | {other.psnr[name]:.2f} |")
+        elsewhere = " | ".join(f"{other.psnr[name]:.2f}" for other in others)
+        rows.append(f"| {name} | {row.psnr:.2f} | {row.ssim:.3f} | {row.detail:.2f} | {elsewhere} |")
     return "\n".join([*rows, "", caption_of_clips(table)])
 
 
@@ -514,10 +533,10 @@ def publish_readme(path: Path = ROOT / "README.md") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["figures", "results", "why", "train", "further", "models", "readme"])
+    parser.add_argument("what", choices=["figures", "results", "why", *COMMANDS.values(), "models", "readme"])
     parser.add_argument("names", nargs="*", help="of data sets or of runs")
     parser.add_argument("--called", default="", help="what the footage is, in words")
-    parser.add_argument("--budget", type=json.loads, default={}, help="of train and further, as on a model's card")
+    parser.add_argument("--budget", type=json.loads, default={}, help="of training, as on a model's card")
     options = parser.parse_args()
     commit()
     if options.what == "figures":
@@ -526,10 +545,8 @@ def main() -> None:
         publish_readme()
         publish_readme(ROOT / "assets" / "RESULTS.md")
     for name in options.names:
-        if options.what in ("train", "further"):
-            (train_motion if name == "motion" else functools.partial(train_model, name))(
-                further=options.what == "further", **options.budget
-            )
+        if end := [end for end, command in COMMANDS.items() if command == options.what]:
+            (train_motion if name == "motion" else functools.partial(train_model, name))(*end, **options.budget)
         else:
             publish = {"results": publish_results, "why": publish_why, "models": publish_model}
             publish[options.what](name, options.called)

@@ -46,13 +46,15 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
         "sharpened by 0.1 less": changed(answer, finest, 1, -0.1),
         "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
         "not sharpened": changed(answer, slice(finest, None), 0),
-        "no outer frames": changed(answer, OUTER, 0, NONE),
     }
     made = {name: refine(model, frames, paths, pictures, weights, numbers) for name, numbers in answers.items()}
-    made["not refined"] = evidence.compose(pictures, weights, answer)
-    made["the rules alone"] = evidence.compose(pictures, weights, rules)
-    without = changed(rules, OUTER, 0, NONE)
-    made["the rules alone, no outer frames"] = evidence.compose(pictures, weights, without)
+    not_refined = {
+        "not refined": answer,
+        "no outer frames, not refined": changed(answer, OUTER, 0, NONE),
+        "the rules alone": rules,
+        "the rules alone, no outer frames": changed(rules, OUTER, 0, NONE),
+    }
+    made |= {name: evidence.compose(pictures, weights, numbers) for name, numbers in not_refined.items()}
     made["the rules alone, rounded"] = blending.blend(pictures, [weight + evidence.LEAST for weight in weights])
     with mock.patch.object(evidence, "SEEN", 4 * evidence.SEEN):
         closer = ask(model, frames, paths, pictures, weights)

@@ -174,19 +174,21 @@ def begin(name: str, end: str = ""):
             and `before.md` in the run's folder are the curves and the card of the model that it begins with.
 
     Raises:
-        ValueError: if what is shipped is refined already: what it weighs, and how, cannot change under that.
+        ValueError: if what weighs shall be trained further, and is refined already: it cannot change under that.
     """
     model, run = network(name), name + end
     if end:
         shipped = ROOT / "assets" / "models" / name
         weights = load_model(shipped.with_suffix(".keras")).get_weights()
-        if len(weights) != len(model.weights):
+        if end == REFINED:
+            model = refine(model)
+        elif len(weights) > len(model.weights):
             raise ValueError(f"{shipped.name}.keras is refined. Begin with train, publish it, and refine it last.")
-        model.set_weights(weights)
+        model.set_weights([*weights, *model.get_weights()[len(weights) :]])
         if not vfi.work("runs", run, "history.csv").exists():
             for kind in (".csv", ".md"):
                 vfi.write_atomic(vfi.work("runs", run, "before" + kind), shipped.with_suffix(kind).read_bytes())
-    return (refine(model) if end == REFINED else model), run
+    return model, run
 
 
 def train_model(name: str, end: str = "", **budget) -> None:

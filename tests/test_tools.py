@@ -24,7 +24,7 @@ import publish
 import tries
 import vfi_utils as vfi
 from conftest import ROOT, clean_environment, commit_all, copy_working_tree, git
-from stages import mot17, seqinfo
+from stages import evidence, mot17, path_crops, seqinfo
 
 
 def notebook(*texts: str, page: str = ""):
@@ -222,6 +222,14 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
         seqinfo.write_seqinfo(folder.parent, rate=25, frames=12, size=(112, 96))
     monkeypatch.setenv("VFI_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("VFI_DATASET", str(tmp_path / "clips"))
+    monkeypatch.setattr(evidence, "REFINED", 5000)
+    seen, test_on = [], path_crops.test_on
+
+    def seeing(frames, *rest):
+        seen.append(frames["pan"].shape)
+        return test_on(frames, *rest)
+
+    monkeypatch.setattr(path_crops, "test_on", seeing)
     budget = {"windows": 2, "epochs": 1, "steps_per_epoch": 2, "batch_size": 1, "crop": 64}
     publish.train_motion(**budget)
     assert (tmp_path / "work" / "runs" / "motion" / "model.keras").exists()
@@ -238,7 +246,8 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
         weights.append(publish.load_model(made.with_suffix(".keras")).get_weights())
     assert "| steps | 6 of 1 crops of 64x64" in card and f"| {publish.FIRST} | 4 of 1" in card
     assert "| loss | log_error; before: log_error_and_detail; before: log_error |" in card
-    assert "| the others | what refines alone, on frames of at most 90,000 px |" in card
+    assert "| the others | what refines alone, on frames of at most 5,000 px |" in card
+    assert seen == [(12, 96, 112, 3), (12, 96, 112, 3), (12, 65, 76, 3)], "the curve of what refines is of small frames"
     history = pd.read_csv(made.with_suffix(".csv"))
     assert history.step.tolist() == [2, 4, 6]
     assert all(0 < np.abs(one - other).max() < 0.01 for one, other in zip(*weights[:2], strict=True)), "it began there"

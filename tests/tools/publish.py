@@ -221,7 +221,7 @@ def train_motion(end: str = "", windows: int = 2000, seed: int = 0, loss: str = 
     """
     clips, largest = list_sequences(get_footage()), evidence.REFINED if end == REFINED else path_crops.LARGEST
     shrink = np.maximum(1, (clips.width * clips.height / largest) ** 0.5)
-    clips["shrink"] = np.where(clips.split == "test", shrink, 1)
+    clips["shrink"] = np.where((clips.split == "test") & (end == REFINED), shrink, 1)
     train, test = (
         {
             clip.sequence: vfi.load_frames(clip.folder, (int(clip.width / clip.shrink), int(clip.height / clip.shrink)))
@@ -540,6 +540,8 @@ def main() -> None:
     parser.add_argument("--called", default="", help="what the footage is, in words")
     parser.add_argument("--budget", type=json.loads, default={}, help="of training, as on a model's card")
     options = parser.parse_args()
+    if options.what == COMMANDS[REFINED] and options.names != ["motion"]:
+        parser.error(f"refine motion is all there is to refine, not {' '.join(options.names) or 'nothing'}")
     commit()
     if options.what == "figures":
         publish_figures()

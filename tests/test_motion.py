@@ -438,7 +438,7 @@ def test_large_frames_are_not_refined():
 
 
 def test_what_refines_learns_alone(crops, folder):
-    """What weighs stays as it was, bit by bit, while the DnCNN comes to know an offset of the truth's colours."""
+    """What weighs stays as it was, bit by bit, while the DnCNN learns that the truth is a mean of two pictures."""
     model = some_weights(network("motion"))
     before = model.get_weights()
     for path in crops:

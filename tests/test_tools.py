@@ -237,12 +237,12 @@ def test_the_command_that_trains_motion_trains_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(publish, "ROOT", tmp_path)
     made, weights = tmp_path / "assets" / "models" / "motion", []
-    for end, losses in (("", "log_error"), (publish.FURTHER, "log_error_and_detail"), (publish.REFINED, "log_error")):
+    for end, loss in (("", "log_error"), (publish.FURTHER, "log_error_and_detail"), (publish.REFINED, "log_error")):
         if end:
-            publish.train_motion(end, loss=losses, **budget)
+            publish.train_motion(end, loss=loss, **budget)
         publish.publish_model("motion" + end, "clips")
         card = made.with_suffix(".md").read_text()
-        assert f"publish.py {publish.COMMANDS[end]} motion --budget" in card and f'"loss": "{losses}"' in card
+        assert f"publish.py {publish.COMMANDS[end]} motion --budget" in card and f'"loss": "{loss}"' in card
         weights.append(publish.load_model(made.with_suffix(".keras")).get_weights())
     assert "| steps | 6 of 1 crops of 64x64" in card and f"| {publish.FIRST} | 4 of 1" in card
     assert "| loss | log_error; before: log_error_and_detail; before: log_error |" in card

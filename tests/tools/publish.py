@@ -295,6 +295,7 @@ def publish_model(run_name: str, called: str) -> None:
     else:
         again = ["in notebook 04 set `DATASET` to a folder of clips and, before training,", ""]
         again.append(f"    budget = training.Budget({', '.join(f'{key}={value}' for key, value in budget.items())})")
+    most = "twice" if end == REFINED else "four times"  # copies are so much smaller
     card = [
         f"# {name}",
         "",
@@ -302,7 +303,7 @@ def publish_model(run_name: str, called: str) -> None:
         "|---|---|",
         f"| trained on | {called} |",
         f"| steps | {int(last.step):,} of {settings['batch_size']} crops of {settings['crop']}x{settings['crop']} px"
-        + f"{' on the copy that it looks at, up to four times as much of the frames' * weighs} |",
+        + f"{f' on the copy that it looks at, up to {most} as much of the frames' * weighs} |",
         *([f"| {FIRST} | {first} |"] if end else []),
         *([f"| the others | what refines alone, on frames of at most {evidence.REFINED:,} px |"] * (end == REFINED)),
         f"| spacing | {SPACINGS if weighs else SPACING} |",

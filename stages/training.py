@@ -133,10 +133,11 @@ def log_error_and_detail(target, prediction):
     """As `log_error`, and how much more or less detail there is in a place than in the truth (`sharpness`).
 
     The error is least where what nobody can know is blurred, and a video of which every second frame is blurred pulses.
-    Of the weights tried, 6 is the least that left `motion` 0.95 of the detail of eight test clips.
+    At 4 of it `motion` had 0.94 of the detail of eight test clips; at 6, and in its last 250 steps 7, it has 0.96, and
+    0.03 dB less (one run each).
     """
     lost = ops.mean(ops.square(sharpness(prediction) - sharpness(target)), axis=(1, 2, 3))
-    return log_error(target, prediction) + 6 * lost
+    return log_error(target, prediction) + 7 * lost
 
 
 LOSSES = {

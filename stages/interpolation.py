@@ -42,7 +42,7 @@ def interpolate_shot(model, frames: Iterable[np.ndarray], times, wanted: Iterabl
         def read_until(index: int) -> None:
             while first + len(window) <= min(index, len(times) - 1):
                 frame = next(source)[1]
-                copy = motion.grid_copy(frame, predictor.grid) if follows else None
+                copy = motion.grid_copy(frame, motion.grid_for(len(times), predictor.grid)) if follows else None
                 pair = (window[-1][1], copy) if window and follows else None
                 flows = pair and (pool.submit(motion.find_flow, *pair), pool.submit(motion.find_flow, *pair[::-1]))
                 window.append((frame, copy, flows))

@@ -21,6 +21,7 @@ import numpy as np
 
 GRID = 320 * 180  # px: the area of the copies on which motion is found; distances are told in px of such a grid
 FINE = 480 * 270  # px: that of finer ones, of frames that have as many px
+PAIR = 960 * 540  # px: that of the copies of two frames alone, such as photos, where nothing hurries
 SLOTS = 6  # frames a path is laid through at most, three before the wanted moment and three after
 CORES = os.cpu_count() or 2
 WORKERS = min(4, CORES)  # threads that follow and fetch for several moments at once
@@ -94,6 +95,11 @@ def grid_size(height: int, width: int, grid: int = GRID) -> tuple[int, int]:
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
+def grid_for(frames: int, grid: int = GRID) -> int:
+    """Px of the copies on which motion between so many frames is found: more of two alone than of a video."""
+    return max(grid, PAIR) if frames == 2 else grid
+
+
 def unit_of(height: int, width: int) -> float:
     """Px of a grid in one of a grid of `GRID` px."""
     return (height * width / GRID) ** 0.5
@@ -116,7 +122,7 @@ def find_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def find_flows(frames, grid: int = GRID) -> list[tuple[np.ndarray, np.ndarray]]:
     """Flows `[h, w, 2]` between consecutive frames, uint8 `[H, W, 3]`, on their grid, as pairs: there and back."""
-    copies = [grid_copy(frame, grid) for frame in frames]
+    copies = [grid_copy(frame, grid_for(len(frames), grid)) for frame in frames]
     return [(find_flow(a, b), find_flow(b, a)) for a, b in zip(copies[:-1], copies[1:])]
 
 

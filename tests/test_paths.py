@@ -248,6 +248,27 @@ def test_a_shot_equals_single_predictions():
         assert (frame == alone).all()
 
 
+def test_of_two_frames_alone_motion_is_found_on_larger_copies_also_as_a_video():
+    """Two photographs are a video of two frames: what is predicted between them is the same, whoever asks."""
+    first, second = (cv2.resize(texture(time), (1280, 720), interpolation=cv2.INTER_CUBIC) for time in (-1, 1))
+    shapes = [motion.find_flows(frames)[0][0].shape for frames in ([first, second], [first, second, second])]
+    assert shapes == [(540, 960, 2), (180, 320, 2)]
+    path = models.load_model("path")
+    seen = list(interpolation.interpolate_shot(path, iter([first, second]), [0.0, 1.0], [0.25, 0.5]))
+    for moment, frame in zip((0.25, 0.5), seen):
+        assert (frame == models.predict_between(path, np.stack([first, second])[None], [0, 1], moment)[0]).all()
+
+
+def test_two_frames_alone_are_fetched_more_sharply_than_in_a_video():
+    fine = np.random.default_rng(0).integers(0, 256, (180, 320, 3), dtype=np.uint8)
+    fine = cv2.GaussianBlur(fine, (0, 0), 0.6)
+    flow = np.full((180, 320, 2), (0.5, 0), np.float32)
+    paths = motion.follow([(flow, -flow)], [0, 1], 0.5)
+    alone, among = (blending.fetch_pictures(frames, paths)[0][0] for frames in ([fine, fine], [fine, fine, fine]))
+    energy = [(np.diff(picture.astype(float), axis=1) ** 2).mean() for picture in (alone, among)]
+    assert energy[0] > 1.01 * energy[1]
+
+
 HELD = """
 import sys
 import numpy as np

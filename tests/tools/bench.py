@@ -213,7 +213,7 @@ def time_parts(model, frames: np.ndarray) -> dict[str, float]:
 
     taken = {}
     for name, grid in grids.items():
-        taken[f"{name}, find (two flows)"] = milliseconds(motion.find_flows, frames[2:4], grid)
+        taken[f"{name}, find (two flows)"] = milliseconds(motion.find_flows, frames[1:4], grid) / 2
         taken[f"{name}, follow"] = milliseconds(motion.follow, flows[name], times, 0)
     taken |= {
         "path, fetch and weigh": milliseconds(blending.fetch_pictures, frames, paths["path"]),

@@ -214,7 +214,7 @@ def measure_pairs(folder: Path) -> pd.DataFrame:
     pair "repeats" if one of the two is nearer to the true frame than what was predicted, by 3 dB.
     """
     peer = {"OpenCV dense inverse search": dense_inverse_search}
-    predictors = {"motion": load_model("motion"), "path": PathPredictor(), **FINER, **peer, "average": vfi.average}
+    predictors = {"motion": load_model("motion"), "path": PathPredictor(), **peer, "average": vfi.average}
     rows = []
     for benchmark, (truths, *beside) in PAIRS.items():
         found = sorted(folder.glob(truths))

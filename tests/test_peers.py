@@ -3,11 +3,11 @@
 import importlib.util
 import shutil
 
-import ablation
 import numpy as np
 import pytest
 from PIL import Image
 
+import ablation
 import hindsight
 import peers
 import vfi_utils as vfi

@@ -28,26 +28,37 @@ HALF = "video, half the size"
 NONE = -20.0  # a number that leaves a picture no weight
 
 
+def gather(model, frames, times) -> tuple:
+    """What `motion` has to answer to for time 0, and its answer: the arguments of `models.refine` behind the frames."""
+    paths = motion.follow(motion.find_flows(frames, model.grid), times, 0)
+    pictures, weights = evidence.gather(frames, paths)
+    return paths, pictures, weights, ask(model, frames, paths, pictures, weights)
+
+
+def changed(numbers: np.ndarray, where, value: float, more: float = 0.0) -> np.ndarray:
+    """A copy of an answer, with some of its numbers multiplied, and more added."""
+    numbers = numbers.copy()
+    numbers[..., where] = more + numbers[..., where] * value
+    return numbers
+
+
+def not_sharpened(model, frames, times) -> np.ndarray:
+    """Frame at time 0 by `motion`, but for its sharpening: n of uint8 `[H, W, 3]` -> `[H, W, 3]`."""
+    *gathered, answer = gather(model, frames, times)
+    return refine(model, frames, *gathered, changed(answer, slice(evidence.PICTURES, None), 0))
+
+
 def change_answers(model, frames, times) -> dict[str, np.ndarray]:
     """Frames at time 0 by `motion`, changed in one way each: n of uint8 `[H, W, 3]` -> {what changed: `[H, W, 3]`}."""
-    flows = motion.find_flows(frames, model.grid)
-    paths = motion.follow(flows, times, 0)
-    pictures, weights = evidence.gather(frames, paths)
-    answer = ask(model, frames, paths, pictures, weights)
+    paths, pictures, weights, answer = gather(model, frames, times)
     rules, finest = 0 * answer, evidence.PICTURES
-
-    def changed(numbers: np.ndarray, where, value: float, more: float = 0.0) -> np.ndarray:
-        numbers = numbers.copy()
-        numbers[..., where] = more + numbers[..., where] * value
-        return numbers
-
     answers = {
         "motion": answer,
         "sharpened by 0.1 less": changed(answer, finest, 1, -0.1),
         "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
-        "not sharpened": changed(answer, slice(finest, None), 0),
     }
     made = {name: refine(model, frames, paths, pictures, weights, numbers) for name, numbers in answers.items()}
+    made["not sharpened"] = not_sharpened(model, frames, times)
     not_refined = {
         "not refined": answer,
         "no outer frames, not refined": changed(answer, OUTER, 0, NONE),

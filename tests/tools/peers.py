@@ -30,6 +30,7 @@ import pandas as pd
 
 import publish
 import vfi_utils as vfi
+from ablation import not_sharpened
 from stages import motion
 from stages.evaluation import evaluate, summarize
 from stages.footage import choose_dataset, dataset_name, get_footage, list_sequences
@@ -226,8 +227,9 @@ def measure_pairs(folder: Path) -> pd.DataFrame:
                 raise FileNotFoundError(f"{', '.join(missing)} is not there: unpack the archives of {benchmark} again.")
             truth, *pair = (cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files)
             nearest = vfi.psnr(np.stack(pair), np.stack([truth, truth])).max()
-            for name, model in predictors.items():
-                frame = predict_between(model, np.stack(pair)[None], (-1, 1), 0)
+            frames = {name: predict_between(one, np.stack(pair)[None], (-1, 1), 0) for name, one in predictors.items()}
+            frames["motion, not sharpened"] = not_sharpened(predictors["motion"], pair, (-1, 1))[None]
+            for name, frame in frames.items():
                 row = {"benchmark": benchmark, "pair": path.parent.name, "model": name}
                 row["psnr"], row["error"] = vfi.psnr(frame, truth[None])[0], np.abs(frame[0].astype(int) - truth).mean()
                 rows.append(row | {"repeats": nearest > row["psnr"] + 3})

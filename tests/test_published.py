@@ -171,9 +171,11 @@ def test_what_the_finer_grid_and_pairs_bring_is_what_the_page_says():
     pairs = pd.read_csv(PAIRS).set_index(["benchmark", "model"])
     assert pairs.pairs["Middlebury OTHER"].eq(12).all() and pairs.pairs["UCF101"].eq(379).all()
     assert f"In {pairs.repeats['UCF101', 'path']} of UCF101's pairs" in page
-    errors = pairs.error["Middlebury OTHER"]
-    assert errors["OpenCV dense inverse search"] < errors["motion"] < errors["path"] < errors["average"]
-    psnr = pairs.psnr["UCF101"]
+    sharp, psnr = pairs.psnr["Middlebury OTHER"], pairs.psnr["UCF101"]
+    assert f"`motion` is {sharp['path'] - sharp['motion']:.2f} dB below `path`: it sharpens" in page
+    assert sharp["motion, not sharpened"] > sharp["path"] > sharp["motion"] > sharp["average"] + 7
+    lowest, highest = pairs.against_path["Middlebury OTHER", "OpenCV dense inverse search"].split("(")[1].split(" to ")
+    assert lowest[0] == "-" and highest[0] == "+", "now one is ahead, now the other"
     above = psnr["motion"] - psnr[["path", "OpenCV dense inverse search"]]
     assert "so refined, `motion` is {:.2f} dB above `path`, and {:.2f} above that flow".format(*above) in page
 

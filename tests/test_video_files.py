@@ -481,7 +481,10 @@ def test_folders_of_pictures(tmp_path, capsys):
     assert len(stamps(tmp_path / "c.mp4")) == 7, "1, 10, 11 and 12"
 
 
-@row("two or more photographs", "a clip of `--factor` frames from each to the next; they must have one size")
+@row(
+    "two or more photographs",
+    "a clip of `--factor` frames from each to the next; they must have one size; of two alone, motion is found more finely",
+)
 def test_two_photographs(tmp_path, capsys):
     folder = pictures(tmp_path / "in", 2, names="{}.jpg")
     run(tmp_path, capsys, folder / "1.jpg", folder / "2.jpg", tmp_path / "b.mp4", "--factor", 24)

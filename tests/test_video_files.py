@@ -483,7 +483,7 @@ def test_folders_of_pictures(tmp_path, capsys):
 
 @row(
     "two or more photographs",
-    "a clip of `--factor` frames from each to the next; they must have one size; of two alone, motion is found more finely",
+    "a clip of `--factor` frames from each to the next; they must have one size; two alone: motion found more finely",
 )
 def test_two_photographs(tmp_path, capsys):
     folder = pictures(tmp_path / "in", 2, names="{}.jpg")

@@ -143,7 +143,7 @@ def fetch_pictures(frames, paths: Paths) -> tuple[list[np.ndarray], list[np.ndar
         float32 `[H / 2, W / 2]`, 0 to 1, and one of 0 to 1000, `[H, W]` up to `FINE`.
     """
     standing, pictures, pairs, around = [frames[slot] for slot in paths.slots[2:4]], [], [], []
-    kernel = cv2.INTER_LANCZOS4 if len(frames) == 2 else cv2.INTER_CUBIC  # sharper, and takes four times as long
+    kernel = cv2.INTER_LANCZOS4 if len(frames) == 2 else cv2.INTER_CUBIC  # sharper, and slower
     size, shares = halve(standing[0]).shape[:2], [1 - paths.position, paths.position]
     for side in range(2):
         both = [paths.shift_to(side, slot) for slot in (2, 3)]

@@ -2,7 +2,7 @@
 
 A flow `[h, w, 2]` says for each pixel (x, y) of one frame where it is in another: at (x + flow[0], y + flow[1]).
 Flows are found on a copy, the grid, and paths are followed there: of about 320x180 px, or 480x270, which is as good
-as full size at 640x360 and takes twice the time. Pixels are fetched at full size.
+as full size at 640x360 and takes twice the time; of two frames alone, 960x540. Pixels are fetched at full size.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def grid_size(height: int, width: int, grid: int = GRID) -> tuple[int, int]:
 
 
 def grid_for(frames: int, grid: int = GRID) -> int:
-    """Px of the copies on which motion between so many frames is found: more of two alone than of a video."""
+    """Px of the copies on which motion is found in so many frames: in two alone `PAIR`, or more if `grid` says so."""
     return max(grid, PAIR) if frames == 2 else grid
 
 
@@ -121,7 +121,7 @@ def find_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def find_flows(frames, grid: int = GRID) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Flows `[h, w, 2]` between consecutive frames, uint8 `[H, W, 3]`, on their grid, as pairs: there and back."""
+    """Flows `[h, w, 2]` between consecutive frames, uint8 `[H, W, 3]`, on the grid of `grid_for`: there and back."""
     copies = [grid_copy(frame, grid_for(len(frames), grid)) for frame in frames]
     return [(find_flow(a, b), find_flow(b, a)) for a, b in zip(copies[:-1], copies[1:])]
 

@@ -173,6 +173,8 @@ def test_what_the_finer_grid_and_pairs_bring_is_what_the_page_says():
     assert f"In {pairs.repeats['UCF101', 'path']} of UCF101's pairs" in page
     sharp, psnr = pairs.psnr["Middlebury OTHER"], pairs.psnr["UCF101"]
     assert f"`motion` is {sharp['path'] - sharp['motion']:.2f} dB below `path`: it sharpens" in page
+    errors = pairs.error["Middlebury OTHER"]
+    assert errors["OpenCV dense inverse search"] < errors["path"] < errors["motion"] < errors["average"]
     assert sharp["motion, not sharpened"] > sharp["path"] > sharp["motion"] > sharp["average"] + 7
     lowest, highest = pairs.against_path["Middlebury OTHER", "OpenCV dense inverse search"].split("(")[1].split(" to ")
     assert lowest[0] == "-" and highest[0] == "+", "now one is ahead, now the other"

@@ -25,6 +25,7 @@ from stages.models import ask, load_model, predict_weighed, refine
 WINDOWS_PER_CLIP = 4  # as in assets/results_video.csv
 OUTER = slice(4, 8)  # of the pictures of `evidence.gather`, those of the outer four frames
 HALF = "video, half the size"
+SHARPENING = slice(evidence.PICTURES, None)  # of an answer's numbers
 NONE = -20.0  # a number that leaves a picture no weight
 
 
@@ -45,7 +46,7 @@ def changed(numbers: np.ndarray, where, value: float, more: float = 0.0) -> np.n
 def not_sharpened(model, frames, times) -> np.ndarray:
     """Frame at time 0 by `motion`, but for its sharpening: n of uint8 `[H, W, 3]` -> `[H, W, 3]`."""
     *gathered, answer = gather(model, frames, times)
-    return refine(model, frames, *gathered, changed(answer, slice(evidence.PICTURES, None), 0))
+    return refine(model, frames, *gathered, changed(answer, SHARPENING, 0))
 
 
 def change_answers(model, frames, times) -> dict[str, np.ndarray]:
@@ -56,9 +57,9 @@ def change_answers(model, frames, times) -> dict[str, np.ndarray]:
         "motion": answer,
         "sharpened by 0.1 less": changed(answer, finest, 1, -0.1),
         "sharpened by 0.1 more": changed(answer, finest, 1, 0.1),
+        "not sharpened": changed(answer, SHARPENING, 0),
     }
     made = {name: refine(model, frames, paths, pictures, weights, numbers) for name, numbers in answers.items()}
-    made["not sharpened"] = not_sharpened(model, frames, times)
     not_refined = {
         "not refined": answer,
         "no outer frames, not refined": changed(answer, OUTER, 0, NONE),

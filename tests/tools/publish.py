@@ -296,7 +296,7 @@ def publish_model(run_name: str, called: str) -> None:
         again = ["in notebook 04 set `DATASET` to a folder of clips and, before training,", ""]
         again.append(f"    budget = training.Budget({', '.join(f'{key}={value}' for key, value in budget.items())})")
     most = "twice" if end == REFINED else "four times"  # copies are so much smaller
-    others = f"`path` uses {motion.GRID:,}; of two frames alone both use {motion.PAIR:,}"
+    grids = f"`path` uses {motion.GRID:,}; of two frames alone both use {motion.PAIR:,}"
     card = [
         f"# {name}",
         "",
@@ -308,7 +308,7 @@ def publish_model(run_name: str, called: str) -> None:
         *([f"| {FIRST} | {first} |"] if end else []),
         *([f"| the others | what refines alone, on frames of at most {evidence.REFINED:,} px |"] * (end == REFINED)),
         f"| spacing | {SPACINGS if weighs else SPACING} |",
-        *([f"| motion is found on | copies of at most {model.grid:,} px; {others} |"] * weighs),
+        *([f"| motion is found on | copies of at most {model.grid:,} px; {grids} |"] * weighs),
         f"| loss | {settings['loss']}{end and '; before: ' + facts['loss']} |",
         f"| rate | {settings['learning_rate']}, warm-up and cosine{end and '; before: ' + facts['rate']} |",
         f"| precision while training | {precision}; stored as float32 |",
